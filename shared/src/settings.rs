@@ -1,0 +1,261 @@
+//! What a scenario is told to do: the body of its creation, kept in the log, handed to the runner.
+//!
+//! Parsed into types here and nowhere else; whether a model or a class exists is the catalogue's business.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
+
+use crate::{geometry::InputSize, id::ModelName};
+
+/// A scenario's settings. All but `source` have defaults; unknown fields are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub source: Source,
+    #[serde(default = "default_model")]
+    pub model: ModelName,
+    #[serde(default)]
+    pub analysis: Analysis,
+    #[serde(default)]
+    pub outputs: Outputs,
+    #[serde(default)]
+    pub restart: Restart,
+}
+
+/// The model of a scenario that names none.
+pub const DEFAULT_MODEL: &str = "yolov8n";
+
+#[expect(clippy::expect_used, reason = "a constant that a test parses")]
+fn default_model() -> ModelName {
+    DEFAULT_MODEL.parse().expect("the default model's name is well-formed")
+}
+
+/// Where the video comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub url: SourceUrl,
+}
+
+/// A source's address. Files are named by an absolute path (`/data/a.mp4` or `file:///data/a.mp4`) on the runner's machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceUrl {
+    File(PathBuf),
+}
+
+/// An address that names no source kadr can read. A password in it is never repeated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceUrlError {
+    #[error("the source is empty: give a file's absolute path or file:// address")]
+    Empty,
+    #[error("{path:?} is a relative path: give the absolute path on the runner's machine, such as /data/clip.mp4")]
+    Relative { path: String },
+    #[error("sources of kind {scheme:?} can't be read by this version: give a file (MP4 with H.264, JPEG or PNG)")]
+    Scheme { scheme: String },
+    #[error("not a usable file address: {0}")]
+    Address(String),
+}
+
+impl FromStr for SourceUrl {
+    type Err = SourceUrlError;
+
+    fn from_str(text: &str) -> Result<Self, SourceUrlError> {
+        if text.is_empty() {
+            return Err(SourceUrlError::Empty);
+        }
+        if text.contains('\0') {
+            return Err(SourceUrlError::Address("a path holds no NUL character".into()));
+        }
+        if text.starts_with('/') {
+            return Ok(Self::File(text.into()));
+        }
+        match Url::parse(text) {
+            Ok(url) if url.scheme() == "file" => url
+                .to_file_path()
+                .map(Self::File)
+                .map_err(|()| SourceUrlError::Address("write it as file:///absolute/path, without a host".into())),
+            Ok(url) => Err(SourceUrlError::Scheme { scheme: url.scheme().chars().take(20).collect() }),
+            Err(_) => Err(SourceUrlError::Relative { path: text.chars().take(80).collect() }),
+        }
+    }
+}
+
+impl fmt::Display for SourceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => match Url::from_file_path(path) {
+                Ok(url) => url.fmt(f),
+                Err(()) => path.display().fmt(f),
+            },
+        }
+    }
+}
+
+impl Serialize for SourceUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How frames are analysed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Analysis {
+    /// The model's input, width × height; `null`: the source letterboxed into 640.
+    pub input_size: Option<InputSize>,
+    /// Detections below it are left out.
+    pub confidence: Ratio,
+    /// Two boxes of one class that overlap more than this are one object.
+    pub iou: Ratio,
+    /// Labels to keep; empty: all.
+    pub classes: Vec<String>,
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self { input_size: None, confidence: Ratio(0.25), iou: Ratio(0.7), classes: Vec::new() }
+    }
+}
+
+/// A number from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Ratio(f64);
+
+/// A number that is not from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("{0} is not between 0 and 1")]
+pub struct RatioError(f64);
+
+impl Ratio {
+    pub fn new(value: f64) -> Result<Self, RatioError> {
+        if (0.0..=1.0).contains(&value) { Ok(Self(value)) } else { Err(RatioError(value)) }
+    }
+
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for Ratio {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let value = text.parse().map_err(|_| "a number between 0 and 1 is wanted".to_owned())?;
+        Self::new(value).map_err(|e| e.to_string())
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is made besides the stored detections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outputs {
+    /// An annotated MP4 of each run.
+    pub video: bool,
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        Self { video: true }
+    }
+}
+
+/// What happens when an attempt fails for a reason that may pass (a lost runner, a camera that went away).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Restart {
+    pub policy: RestartPolicy,
+    /// The most attempts that follow the first one within a run; for `on_failure` only.
+    pub limit: u32,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self { policy: RestartPolicy::OnFailure, limit: 5 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartPolicy {
+    Never,
+    OnFailure,
+    Always,
+}
+
+impl Restart {
+    /// Whether one more attempt may follow attempt number `attempt` (the first is 1).
+    pub const fn allows_after(&self, attempt: u32) -> bool {
+        match self.policy {
+            RestartPolicy::Never => false,
+            RestartPolicy::OnFailure => attempt <= self.limit,
+            RestartPolicy::Always => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<Settings, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn all_but_the_source_has_a_default() {
+        let settings = parse(r#"{"source": {"url": "/data/a clip.mp4"}}"#).unwrap();
+        assert_eq!(
+            serde_json::to_value(&settings).unwrap(),
+            serde_json::json!({
+                "source": {"url": "file:///data/a%20clip.mp4"}, "model": "yolov8n",
+                "analysis": {"input_size": null, "confidence": 0.25, "iou": 0.7, "classes": []},
+                "outputs": {"video": true}, "restart": {"policy": "on_failure", "limit": 5}
+            })
+        );
+        let again = parse(&serde_json::to_string(&settings).unwrap()).unwrap();
+        assert_eq!(again, settings);
+    }
+
+    #[test]
+    fn what_is_not_known_or_out_of_range_is_refused() {
+        for bad in [
+            r#"{}"#,
+            r#"{"source": {"url": "clip.mp4"}}"#,
+            r#"{"source": {"url": ""}}"#,
+            r#"{"source": {"url": "/a", "x": 1}}"#,
+            r#"{"source": {"url": "/a"}, "modle": "yolov8n"}"#,
+            r#"{"source": {"url": "/a"}, "analysis": {"confidence": 1.5}}"#,
+            r#"{"source": {"url": "/a"}, "analysis": {"input_size": "640x360"}}"#,
+            r#"{"source": {"url": "/a"}, "restart": {"policy": "sometimes"}}"#,
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_without_repeating_it() {
+        let error = parse(r#"{"source": {"url": "rtsp://me:hunter2@cam/1"}}"#).unwrap_err().to_string();
+        assert!(error.contains("rtsp") && !error.contains("hunter2"), "{error}");
+    }
+}
