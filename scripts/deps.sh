@@ -1,0 +1,62 @@
+#!/bin/sh
+# Makes sure of the programs that building, the demo and the tests need. With root and apt-get it installs what is
+# missing; elsewhere it only says what to type. It does nothing, and needs no network, when all is there.
+# It installs no Rust and nothing of kadr's own (that goes into .kadr by nats.sh and clip.sh).
+# usage: scripts/deps.sh [ci]     ci: also what only the checks of scripts and container files use
+set -eu
+
+has() { command -v "$1" >/dev/null 2>&1; }
+has_yaml() { python3 -c 'import yaml' 2>/dev/null || /usr/bin/python3 -c 'import yaml' 2>/dev/null; }
+
+# The Debian packages of what is missing.
+missing() {
+    has make || echo make
+    has c++ || has g++ || echo g++
+    has nasm || echo nasm
+    has ffprobe || echo ffmpeg
+    has python3 && python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
+    # Where there is dpkg: elsewhere the system has certificates of its own.
+    if has dpkg && [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then echo ca-certificates; fi
+    if [ "${1-}" = ci ]; then
+        has shellcheck || echo shellcheck
+        has_yaml || echo python3-yaml
+    fi
+}
+
+packages=$(missing "${1-}" | tr '\n' ' ')
+if [ -n "$packages" ] && has apt-get && [ "$(id -u)" = 0 ]; then
+    echo "kadr: installing $packages"
+    export DEBIAN_FRONTEND=noninteractive
+    # A failure is told below, by what is still missing.
+    # shellcheck disable=SC2086 # a list of words
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } || :
+    packages=$(missing "${1-}" | tr '\n' ' ')
+fi
+
+if has apt-get; then
+    command="sudo apt-get install $packages"
+elif has brew; then
+    command="brew install $(echo "$packages" | sed 's/g++/gcc/; s/python3-pip/python/; s/python3-yaml/pyyaml/')"
+else
+    command="install, with your system's own tool, what Debian calls: $packages"
+fi
+failed=false
+for package in $packages; do
+    case $package in
+    nasm)
+        echo "kadr: warning: nasm is missing; video will be decoded 2 to 3 times slower. To mend it: $command" >&2
+        ;;
+    shellcheck | python3-yaml)
+        echo "kadr: warning: $package is missing; what it checks is left out. To mend it: $command" >&2
+        ;;
+    *)
+        echo "kadr: $package is missing. Type: $command" >&2
+        failed=true
+        ;;
+    esac
+done
+if ! has cargo; then
+    echo "kadr: Rust (cargo) is missing or not on PATH. See https://www.rust-lang.org/tools/install" >&2
+    failed=true
+fi
+[ "$failed" = false ]
