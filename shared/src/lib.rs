@@ -1,11 +1,36 @@
 //! The language of the system.
 //!
-//! Everything that two services must agree on stands here: names, settings, commands, events, the scenario's state,
-//! subjects, streams and message bodies, and how one connects. No decision is taken here: that is the orchestrator's.
+//! Everything that two services must agree on stands here, and how one connects. No decision is taken here: that is
+//! the orchestrator's.
+//!
+//! | module | |
+//! |---|---|
+//! | [`id`], [`time`], [`geometry`] | names, moments, sizes: parsed once, at the edge |
+//! | [`settings`], [`catalog`] | what a scenario is told to do; which models there are |
+//! | [`domain`] | commands, facts, events, and the state that follows from them (pure) |
+//! | [`message`] | frames, raw results, stored detections |
+//! | [`subjects`], [`streams`] | where everything lies on JetStream |
+//! | [`nats`], [`server`] | a connection; a server of one's own |
+//! | [`publish`], [`tail`] | storing one message; reading a stream in order |
+//! | [`log`], [`inbox`], [`nodes`] | the log, the way into it, signs of life |
+//! | [`telemetry`] | logging |
 
 pub mod catalog;
+pub mod domain;
 pub mod geometry;
 pub mod id;
+pub mod inbox;
+pub mod log;
 pub mod message;
+pub mod nats;
+pub mod nodes;
+pub mod publish;
+pub mod server;
 pub mod settings;
+pub mod streams;
+pub mod subjects;
+pub mod tail;
+pub mod telemetry;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;

@@ -1,0 +1,72 @@
+//! The log as events: reading messages of `KADR_EVENTS`, and appending one with the expected sequence.
+
+use async_nats::jetstream::message::PublishMessage;
+
+use crate::{
+    domain::{Cause, Event, EventBody, EventData},
+    id::ScenarioId,
+    nats::Nats,
+    publish::{EXPECTED_SUBJECT, PublishFailed, Stored, publish},
+    subjects,
+    tail::{Entry, Tail},
+};
+
+/// A message of the log that is no event.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("message {seq} of the log has the subject {subject}, which is no event's")]
+    Subject { seq: u64, subject: String },
+    #[error("message {seq} of the log can't be read")]
+    Body { seq: u64, source: serde_json::Error },
+    #[error("an event can't be written")]
+    Write(#[source] serde_json::Error),
+    #[error(transparent)]
+    Publish(#[from] PublishFailed),
+}
+
+/// A reader of the whole log from a sequence on.
+pub fn tail(nats: &Nats, from: u64) -> Tail {
+    Tail::new(nats.jetstream.clone(), subjects::EVENTS, subjects::EVENTS_ALL, from)
+}
+
+/// A reader of one scenario's log from a sequence on.
+pub fn tail_of(nats: &Nats, scenario: &ScenarioId, from: u64) -> Tail {
+    Tail::new(nats.jetstream.clone(), subjects::EVENTS, subjects::events_of(scenario), from)
+}
+
+/// The event in a message of the log.
+pub fn read(entry: &Entry) -> Result<Event, LogError> {
+    let subject = entry.message.subject.as_str();
+    let (Some(scenario), Some(kind)) = (subjects::scenario_in(subject), subjects::event_kind_in(subject)) else {
+        return Err(LogError::Subject { seq: entry.seq, subject: subject.chars().take(200).collect() });
+    };
+    let body: EventBody =
+        serde_json::from_slice(&entry.message.payload).map_err(|source| LogError::Body { seq: entry.seq, source })?;
+    Ok(Event {
+        seq: entry.seq,
+        time: entry.time,
+        scenario,
+        kind: kind.to_owned(),
+        version: body.version,
+        cause: body.cause,
+        actor: body.actor,
+        data: body.data,
+    })
+}
+
+/// Appends an event if `last` is still the sequence of the scenario's latest one (0: it has none).
+pub async fn append(
+    nats: &Nats,
+    scenario: &ScenarioId,
+    last: u64,
+    cause: Cause,
+    actor: String,
+    data: &EventData,
+) -> Result<Stored, LogError> {
+    let payload = data.body(cause, actor).and_then(|body| serde_json::to_vec(&body)).map_err(LogError::Write)?;
+    let message = PublishMessage::build()
+        .payload(payload.into())
+        .expected_last_subject_sequence(last)
+        .header(EXPECTED_SUBJECT, subjects::events_of(scenario).as_str());
+    Ok(publish(&nats.jetstream, subjects::event(scenario, data.kind()), message).await?)
+}

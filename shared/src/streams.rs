@@ -1,0 +1,166 @@
+//! The streams: their settings, and making sure that the server has them so.
+//!
+//! Any service may be the first to start, so each of them calls [`ensure`]; the calls agree.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self,
+    context::{CreateKeyValueError, CreateStreamError, GetStreamError},
+    kv,
+    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+};
+
+use crate::{nats::Nats, subjects};
+
+/// How long a command's key is remembered, and how long an input may wait for an orchestrator.
+pub const INBOX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// A node that has not renewed its key for this long is gone.
+pub const NODE_TTL: Duration = Duration::from_secs(2);
+/// How often a node renews its key.
+pub const NODE_RENEWAL: Duration = Duration::from_millis(500);
+/// A frame that nobody took in this time is dropped by the server; its runner sends it again.
+const FRAME_AGE: Duration = Duration::from_secs(60);
+/// The most frames without a result that a scenario may have (`inflight`).
+pub const MAX_INFLIGHT: usize = 8;
+/// Frames of a scenario in the queue: those without a result, and those whose answer was sent but whose
+/// acknowledgement is on its way.
+const FRAMES_PER_SUBJECT: i64 = 2 * MAX_INFLIGHT as i64;
+const DETECTIONS_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// 8 GiB: about 8 million frames with three objects each.
+const DETECTIONS_BYTES: i64 = 8 << 30;
+
+/// A stream that could not be made as it has to be.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamsError {
+    #[error("can't read stream {stream}")]
+    Get { stream: &'static str, source: GetStreamError },
+    #[error("can't create or update stream {stream}")]
+    Create { stream: &'static str, source: CreateStreamError },
+    #[error("can't create bucket {bucket}")]
+    Bucket { bucket: &'static str, source: CreateKeyValueError },
+    #[error(
+        "stream {stream} exists with another {what} ({found}, not {wanted}), and that can't be changed: use another NATS server or account, or move that stream away"
+    )]
+    Differs { stream: &'static str, what: &'static str, found: String, wanted: String },
+}
+
+/// Creates what is missing and verifies what is there.
+pub async fn ensure(nats: &Nats) -> Result<(), StreamsError> {
+    let replicas = nats.replicas();
+    for (name, config) in [
+        (subjects::INBOX, inbox(replicas)),
+        (subjects::EVENTS, events(replicas)),
+        (subjects::FRAMES, frames(replicas)),
+        (subjects::DETECTIONS, detections(replicas)),
+    ] {
+        ensure_stream(&nats.jetstream, name, config).await?;
+    }
+    nats.jetstream
+        .create_or_update_key_value(nodes(replicas))
+        .await
+        .map(|_| ())
+        .map_err(|source| StreamsError::Bucket { bucket: subjects::NODES, source })
+}
+
+async fn ensure_stream(js: &jetstream::Context, name: &'static str, wanted: Config) -> Result<(), StreamsError> {
+    // What can't be updated is compared first: the server's own message would not say what to do about it.
+    match js.get_stream(name).await {
+        Ok(stream) => {
+            let found = &stream.cached_info().config;
+            let differs =
+                |what, found: String, wanted: String| StreamsError::Differs { stream: name, what, found, wanted };
+            if found.storage != wanted.storage {
+                return Err(differs("storage", format!("{:?}", found.storage), format!("{:?}", wanted.storage)));
+            }
+            if found.retention != wanted.retention {
+                return Err(differs("retention", format!("{:?}", found.retention), format!("{:?}", wanted.retention)));
+            }
+            if found.deny_delete && !wanted.deny_delete || found.deny_purge && !wanted.deny_purge {
+                return Err(differs("denial of deletes", "denied".into(), "allowed".into()));
+            }
+        }
+        Err(error) if is_not_found(&error) => {}
+        Err(source) => return Err(StreamsError::Get { stream: name, source }),
+    }
+    js.create_or_update_stream(wanted).await.map(|_| ()).map_err(|source| StreamsError::Create { stream: name, source })
+}
+
+fn is_not_found(error: &GetStreamError) -> bool {
+    use jetstream::{ErrorCode, context::GetStreamErrorKind};
+    matches!(error.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// Commands and facts in one order; a key is used once.
+fn inbox(replicas: usize) -> Config {
+    Config {
+        name: subjects::INBOX.into(),
+        description: Some("what asks for a decision: commands and runners' facts".into()),
+        subjects: vec![subjects::INBOX_ALL.into()],
+        storage: StorageType::File,
+        max_age: INBOX_AGE,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// The log: kept for ever.
+fn events(replicas: usize) -> Config {
+    Config {
+        name: subjects::EVENTS.into(),
+        description: Some("the log: everything that happened to scenarios".into()),
+        subjects: vec![subjects::EVENTS_ALL.into()],
+        storage: StorageType::File,
+        deny_delete: true,
+        deny_purge: true,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// Frames under way. In memory: a lost one is sent again by its runner.
+fn frames(replicas: usize) -> Config {
+    Config {
+        name: subjects::FRAMES.into(),
+        description: Some("frames that wait for inference".into()),
+        subjects: vec![subjects::FRAMES_ALL.into()],
+        storage: StorageType::Memory,
+        retention: RetentionPolicy::WorkQueue,
+        max_age: FRAME_AGE,
+        max_messages_per_subject: FRAMES_PER_SUBJECT,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// Stored results, one a frame, in order.
+fn detections(replicas: usize) -> Config {
+    Config {
+        name: subjects::DETECTIONS.into(),
+        description: Some("what was found in each frame".into()),
+        subjects: vec![subjects::DETECTIONS_ALL.into()],
+        storage: StorageType::File,
+        max_age: DETECTIONS_AGE,
+        max_bytes: DETECTIONS_BYTES,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// Who leads and which runners live. In memory: it is renewed twice a second.
+fn nodes(replicas: usize) -> kv::Config {
+    kv::Config {
+        bucket: subjects::NODES.into(),
+        description: "who leads, and which runners live".into(),
+        history: 1,
+        storage: StorageType::Memory,
+        limit_markers: Some(NODE_TTL),
+        num_replicas: replicas,
+        ..kv::Config::default()
+    }
+}

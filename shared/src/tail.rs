@@ -1,0 +1,86 @@
+//! Reading a stream in order, from a position, for ever.
+//!
+//! The client's ordered consumer starts over from everything if it is recreated before its first message, and ends on
+//! some errors. A [`Tail`] keeps its own position: no gap, no repeat, whatever happens underneath.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self, Message,
+    consumer::{
+        DeliverPolicy,
+        pull::{Ordered, OrderedConfig},
+    },
+};
+use futures::StreamExt;
+use tracing::warn;
+
+/// Between two tries to get at the stream.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// A reader of a stream's messages on one subject filter.
+pub struct Tail {
+    jetstream: jetstream::Context,
+    stream: &'static str,
+    filter: String,
+    next: u64,
+    messages: Option<Ordered>,
+}
+
+/// A message with its place in the stream.
+#[derive(Debug)]
+pub struct Entry {
+    pub seq: u64,
+    pub time: crate::time::Timestamp,
+    /// Messages on the filter that were behind it when it was sent; 0: it was the last.
+    pub pending: u64,
+    pub message: Message,
+}
+
+impl Tail {
+    /// Reads from sequence `from` on, which need not exist yet.
+    pub fn new(jetstream: jetstream::Context, stream: &'static str, filter: impl Into<String>, from: u64) -> Self {
+        Self { jetstream, stream, filter: filter.into(), next: from.max(1), messages: None }
+    }
+
+    /// The next message. Waits as long as there is none; survives the loss of consumer, connection and server.
+    ///
+    /// May be dropped at any await: nothing is lost.
+    pub async fn next(&mut self) -> Entry {
+        loop {
+            match self.poll().await {
+                Ok(Some(entry)) if entry.seq >= self.next => {
+                    self.next = entry.seq + 1;
+                    return entry;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => self.messages = None,
+                Err(error) => {
+                    self.messages = None;
+                    warn!(stream = self.stream, filter = self.filter, error = %error, "reading is interrupted, trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn poll(&mut self) -> Result<Option<Entry>, async_nats::Error> {
+        let messages = match &mut self.messages {
+            Some(messages) => messages,
+            None => {
+                let config = OrderedConfig {
+                    filter_subject: self.filter.clone(),
+                    deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next },
+                    ..OrderedConfig::default()
+                };
+                let consumer = self.jetstream.create_consumer_on_stream(config, self.stream).await?;
+                self.messages.insert(consumer.messages().await?)
+            }
+        };
+        let Some(message) = messages.next().await else { return Ok(None) };
+        let message = message?;
+        let info = message.info()?;
+        let (seq, time, pending) = (info.stream_sequence, info.published.into(), info.pending);
+        Ok(Some(Entry { seq, time, pending, message }))
+    }
+}

@@ -1,0 +1,156 @@
+//! The contracts with a real nats-server: streams, expected sequences, keys used once, readers without gap or repeat.
+
+use kadr_shared::{
+    domain::{Cause, Command, CommandEnvelope, EventData, Fact},
+    id::{RunId, RunnerId, ScenarioId},
+    inbox, log,
+    nats::{Nats, NatsError},
+    nodes::{self, LeaderBeat},
+    publish::Stored,
+    server::{Server, ServerError},
+    streams, subjects,
+    testkit::{TestServer, eventually},
+};
+
+fn gate() -> ScenarioId {
+    "gate".parse().unwrap()
+}
+
+fn cause(id: &str) -> Cause {
+    Cause { input: Some(1), id: id.into() }
+}
+
+async fn append(nats: &Nats, scenario: &ScenarioId, last: u64) -> Stored {
+    let data = EventData::StopRequested { run: RunId::from_u128(1) };
+    log::append(nats, scenario, last, cause("k"), "test".into(), &data).await.unwrap()
+}
+
+#[tokio::test]
+async fn streams_are_made_once_and_verified_after() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    streams::ensure(&nats).await.unwrap();
+    let info = nats.jetstream.get_stream(subjects::EVENTS).await.unwrap().cached_info().clone();
+    assert!(info.config.deny_delete && info.config.deny_purge, "the log can't be taken back");
+    assert_eq!(info.config.num_replicas, 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_another_one_is_named() {
+    let server = TestServer::start().await;
+    let nats = Nats::connect(server.url(), "test").await.unwrap();
+    let other = async_nats::jetstream::stream::Config {
+        name: subjects::EVENTS.into(),
+        subjects: vec!["kadr.evt.>".into()],
+        storage: async_nats::jetstream::stream::StorageType::Memory,
+        ..Default::default()
+    };
+    nats.jetstream.create_stream(other).await.unwrap();
+    let error = streams::ensure(&nats).await.unwrap_err().to_string();
+    assert!(error.contains("KADR_EVENTS") && error.contains("storage"), "{error}");
+}
+
+#[tokio::test]
+async fn an_append_with_a_stale_sequence_is_a_conflict_for_its_scenario_only() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let Stored::At(first) = append(&nats, &gate(), 0).await else { panic!("an empty log takes it") };
+    assert!(matches!(append(&nats, &gate(), 0).await, Stored::Conflict));
+    assert!(matches!(append(&nats, &"yard".parse().unwrap(), 0).await, Stored::At(_)), "another scenario's log");
+    assert!(matches!(append(&nats, &gate(), first).await, Stored::At(_)));
+}
+
+#[tokio::test]
+async fn a_key_and_a_fact_are_stored_once() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let command = CommandEnvelope { id: "key-1".parse().unwrap(), actor: "test".into(), command: Command::Start };
+    assert!(matches!(inbox::send_command(&nats, &gate(), &command).await.unwrap(), Stored::At(1)));
+    let other = CommandEnvelope { command: Command::Stop, ..command.clone() };
+    assert!(matches!(inbox::send_command(&nats, &gate(), &other).await.unwrap(), Stored::SubjectFull));
+    assert_eq!(inbox::find_command(&nats, &gate(), &command.id).await, Some(command), "the first one stays");
+
+    let (run, runner) = (RunId::generate(), RunnerId::generate());
+    let fact = Fact::Claimed { start: 7 };
+    assert!(matches!(inbox::send_fact(&nats, &gate(), run, &runner, 0, fact.clone()).await.unwrap(), Stored::At(_)));
+    assert!(matches!(inbox::send_fact(&nats, &gate(), run, &runner, 0, fact).await.unwrap(), Stored::SubjectFull));
+}
+
+#[tokio::test]
+async fn a_reader_sees_each_event_once_and_in_order_while_they_are_written() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let mut tail = log::tail_of(&nats, &gate(), 0);
+    let mut last = 0;
+    for _ in 0..50 {
+        match append(&nats, &gate(), last).await {
+            Stored::At(seq) => last = seq,
+            other => panic!("{other:?}"),
+        }
+        append(&nats, &"yard".parse().unwrap(), 0).await;
+    }
+    let mut seen = 0;
+    for _ in 0..50 {
+        let entry = tail.next().await;
+        assert!(entry.seq > seen);
+        seen = entry.seq;
+        assert_eq!(log::read(&entry).unwrap().scenario, gate());
+    }
+    assert_eq!(seen, last);
+    // A reader that begins in the middle, before anything is there, sees nothing older.
+    let mut later = log::tail_of(&nats, &gate(), last + 1);
+    append(&nats, &gate(), last).await;
+    assert!(later.next().await.seq > last);
+}
+
+#[tokio::test]
+async fn the_leaders_key_is_held_renewed_and_expires() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let me = LeaderBeat { orchestrator: "a".into() };
+    let other = LeaderBeat { orchestrator: "b".into() };
+    let free = nodes::read_leader(&nats).await.unwrap();
+    assert_eq!(free.holder, None);
+    let held = nodes::claim_leader(&nats, &me, free.revision).await.unwrap().unwrap();
+    assert_eq!(nodes::claim_leader(&nats, &other, free.revision).await.unwrap(), None, "it is held");
+    let renewed = nodes::claim_leader(&nats, &me, held).await.unwrap().unwrap();
+    assert_eq!(nodes::read_leader(&nats).await.unwrap().holder, Some(me));
+    let expired = eventually("the key expires when it is not renewed", async || {
+        nodes::read_leader(&nats).await.filter(|key| key.holder.is_none())
+    })
+    .await;
+    assert!(expired.revision > renewed, "a marker stands in its place");
+    assert!(nodes::claim_leader(&nats, &other, expired.revision).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn no_server_is_said_plainly() {
+    let error = Nats::connect("nats://me:secret@127.0.0.1:1", "test").await.unwrap_err();
+    assert!(matches!(error, NatsError::Connect { .. }));
+    assert!(error.to_string().contains("127.0.0.1:1") && !error.to_string().contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_and_a_folder_in_use_are_named() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let error = Server::start(folder.path(), port).await.unwrap_err().to_string();
+    assert!(error.contains("address already in use"), "{error}");
+
+    let server = TestServer::start().await;
+    let error = Server::start(server.folder(), 0).await.unwrap_err();
+    assert!(matches!(error, ServerError::Busy { pid, .. } if pid == server.pid()), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_of_ones_own_ends_with_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), 0).await.unwrap();
+    let pid = server.pid();
+    let lives = || std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(lives());
+    // Not stopped but dropped, as when its owner dies.
+    drop(server);
+    eventually("the server ends", async || (!lives()).then_some(())).await;
+}
