@@ -13,6 +13,8 @@ use async_nats::jetstream::{
     },
 };
 use futures::StreamExt;
+use time::OffsetDateTime;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::warn;
 
 /// Between two tries to get at the stream.
@@ -25,6 +27,9 @@ pub struct Tail {
     filter: String,
     next: u64,
     messages: Option<Ordered>,
+    /// For a stream in memory: when it was made. Another one begins anew.
+    made: Option<OffsetDateTime>,
+    volatile: bool,
 }
 
 /// A message with its place in the stream.
@@ -40,7 +45,28 @@ pub struct Entry {
 impl Tail {
     /// Reads from sequence `from` on, which need not exist yet.
     pub fn new(jetstream: jetstream::Context, stream: &'static str, filter: impl Into<String>, from: u64) -> Self {
-        Self { jetstream, stream, filter: filter.into(), next: from.max(1), messages: None }
+        Self {
+            jetstream,
+            stream,
+            filter: filter.into(),
+            next: from.max(1),
+            messages: None,
+            made: None,
+            volatile: false,
+        }
+    }
+
+    /// Reads a stream that is kept in memory from its beginning, and from the beginning of the one that replaces it
+    /// after the server was restarted.
+    pub fn volatile(jetstream: jetstream::Context, stream: &'static str, filter: impl Into<String>) -> Self {
+        Self { volatile: true, ..Self::new(jetstream, stream, filter, 1) }
+    }
+
+    /// Reads in a task of its own, at most `capacity` messages ahead of whoever takes them.
+    pub fn spawn(mut self, capacity: usize) -> Feed {
+        let (sender, receiver) = mpsc::channel(capacity.max(1));
+        let task = tokio::spawn(async move { while sender.send(self.next().await).await.is_ok() {} });
+        Feed { receiver, task }
     }
 
     /// The next message. Waits as long as there is none; survives the loss of consumer, connection and server.
@@ -68,6 +94,12 @@ impl Tail {
         let messages = match &mut self.messages {
             Some(messages) => messages,
             None => {
+                if self.volatile {
+                    let made = self.jetstream.get_stream(self.stream).await?.cached_info().created;
+                    if self.made.replace(made).is_some_and(|before| before != made) {
+                        self.next = 1;
+                    }
+                }
                 let config = OrderedConfig {
                     filter_subject: self.filter.clone(),
                     deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next },
@@ -82,5 +114,28 @@ impl Tail {
         let info = message.info()?;
         let (seq, time, pending) = (info.stream_sequence, info.published.into(), info.pending);
         Ok(Some(Entry { seq, time, pending, message }))
+    }
+}
+
+/// A [`Tail`] that reads ahead. Reading ends when it is dropped.
+pub struct Feed {
+    receiver: mpsc::Receiver<Entry>,
+    task: JoinHandle<()>,
+}
+
+impl Feed {
+    /// The next message; waits as long as there is none. May be dropped at any await: nothing is lost.
+    pub async fn next(&mut self) -> Entry {
+        match self.receiver.recv().await {
+            Some(entry) => entry,
+            // The reading task never ends by itself; at the runtime's end there is nothing more to say.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

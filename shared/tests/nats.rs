@@ -1,5 +1,7 @@
 //! The contracts with a real nats-server: streams, expected sequences, keys used once, readers without gap or repeat.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 use kadr_shared::{
     domain::{Cause, Command, CommandEnvelope, EventData, Fact},
     id::{RunId, RunnerId, ScenarioId},
