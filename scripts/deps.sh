@@ -25,11 +25,16 @@ missing() {
 
 packages=$(missing "${1-}" | tr '\n' ' ')
 if [ -n "$packages" ] && has apt-get && [ "$(id -u)" = 0 ]; then
-    echo "kadr: installing $packages"
-    export DEBIAN_FRONTEND=noninteractive
-    # A failure is told below, by what is still missing.
+    echo "kadr: installing ${packages}by apt-get (a minute or two)"
+    log=$(mktemp)
+    # What apt-get says is shown where it fails; what is still missing is told below.
     # shellcheck disable=SC2086 # a list of words
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } || :
+    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends $packages; } </dev/null >"$log" 2>&1; then
+        echo "kadr: apt-get failed:" >&2
+        grep '^[EW]:' "$log" | tail -n 4 >&2 || tail -n 4 "$log" >&2
+    fi
+    rm -f "$log"
     packages=$(missing "${1-}" | tr '\n' ' ')
 fi
 
