@@ -74,7 +74,7 @@ pub enum DetectError {
     #[error(transparent)]
     Picture(#[from] PictureError),
     #[error("model {model} can't compute a picture of {letterbox}")]
-    Network { model: String, letterbox: String, source: candle_core::Error },
+    Network { model: String, letterbox: String, source: Box<candle_core::Error> },
 }
 
 impl Criteria {
@@ -124,10 +124,10 @@ impl Detector {
     pub fn detect(&self, picture: &Picture<'_>, criteria: &Criteria) -> Result<Found, DetectError> {
         let letterbox = &picture.letterbox;
         let input = preprocess::picture(picture.planes, letterbox.input, picture.colour)?;
-        let network = |source| DetectError::Network {
+        let network = |e: candle_core::Error| DetectError::Network {
             model: self.model.name.to_string(),
             letterbox: letterbox.input.to_string(),
-            source,
+            source: e.into(),
         };
         let begun = Instant::now();
         let candidates = self.network.forward(&input).map_err(network)?;

@@ -18,6 +18,8 @@ pub mod preprocess;
 #[doc(hidden)]
 pub mod testkit;
 pub mod weights;
+pub mod worker;
 
 pub use detector::Detector;
 pub use weights::Store;
+pub use worker::{Config, run};

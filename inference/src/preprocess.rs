@@ -17,7 +17,7 @@ pub enum PictureError {
     #[error("the planes of {input} can't be read as RGB")]
     Convert { input: InputSize, source: YuvError },
     #[error("a picture of {input} can't be made a tensor")]
-    Tensor { input: InputSize, source: candle_core::Error },
+    Tensor { input: InputSize, source: Box<candle_core::Error> },
 }
 
 /// (1, 3, height, width), f32 in 0..=1, RGB, of an I420 body.
@@ -26,7 +26,7 @@ pub fn picture(body: &[u8], input: InputSize, colour: Colour) -> Result<Tensor, 
     let plane = |channel: usize| rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 255.0);
     let planes: Vec<f32> = (0..3).flat_map(plane).collect();
     let shape = (1, 3, input.height() as usize, input.width() as usize);
-    Tensor::from_vec(planes, shape, &Device::Cpu).map_err(|source| PictureError::Tensor { input, source })
+    Tensor::from_vec(planes, shape, &Device::Cpu).map_err(|e| PictureError::Tensor { input, source: e.into() })
 }
 
 /// Interleaved RGB, line by line.

@@ -85,7 +85,7 @@ impl Source for Random {
             (0..count).map(|_| reach * uniform()).collect()
         };
         let tensor = Tensor::from_vec(values, wanted, &Device::Cpu)
-            .map_err(|source| ParameterError::Tensor { name: name.to_owned(), source })?;
+            .map_err(|e| ParameterError::Tensor { name: name.to_owned(), source: e.into() })?;
         self.made.borrow_mut().insert(name.to_owned(), tensor.clone());
         Ok(tensor)
     }

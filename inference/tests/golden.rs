@@ -1,6 +1,12 @@
 //! The published network on the two pictures that every user of YOLO knows, against ONNX Runtime's detections.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers: what fails here fails the test"
+)]
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{fs, path::PathBuf};
 
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer, images::Image};
 use image::RgbImage;
@@ -96,31 +102,5 @@ fn yolov8n_finds_what_onnx_runtime_finds() {
         assert!(!sure.is_empty());
         assert!(kept as f64 >= 0.98 * sure.len() as f64, "{name}: {kept} of {} kept: {found:#?}", sure.len());
         assert!(strays as f64 <= 0.02 * sure.len() as f64, "{name}: {strays} strays: {found:#?}");
-    }
-}
-
-#[test]
-#[ignore = "measures: run it alone, with KADR_FIXTURES and --nocapture"]
-fn the_time_of_a_forward_pass() {
-    let detector = detector();
-    for threads in [1, 2] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-        for input in ["640x640", "640x384"] {
-            let input: InputSize = input.parse().expect("a size");
-            let planes = vec![100; i420_len(input)];
-            let letterbox = Letterbox::fit(input.size(), input);
-            let picture = Picture { planes: &planes, letterbox, colour: Colour::default() };
-            let half = Ratio::new(0.5).expect("a ratio");
-            let criteria = Criteria::new(detector.model(), half, half, &[]).expect("criteria");
-            let mut times: Vec<_> = (0..10)
-                .map(|_| {
-                    let begun = Instant::now();
-                    let found = pool.install(|| detector.detect(&picture, &criteria)).expect("detections");
-                    (found.inference, begun.elapsed())
-                })
-                .collect();
-            times.sort();
-            println!("{input}, {threads} threads: network {:?}, frame {:?}", times[5].0, times[5].1);
-        }
     }
 }

@@ -1,4 +1,10 @@
 //! One network, written under both namings, answers alike; and its names and shapes are those that are published.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers: what fails here fails the test"
+)]
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -66,7 +66,7 @@ impl Conv {
             let kernel = weight.permute((0, 2, 3, 1))?.contiguous()?.reshape((output, side * side * input))?;
             Ok(Self { kernel, bias: bias.reshape((1, output, 1, 1))?, kind, activation })
         };
-        pack().map_err(|source| ParameterError::Tensor { name, source })
+        pack().map_err(|e| ParameterError::Tensor { name, source: e.into() })
     }
 
     /// (1, in, height, width) → (1, out, height, width), or half of each side.

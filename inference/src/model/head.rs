@@ -94,7 +94,9 @@ impl Head {
         let bins = parameters.get(name, &[1, BINS, 1, 1])?;
         Ok(Self {
             levels: [level(0, 8, c3)?, level(1, 16, c4)?, level(2, 32, c5)?],
-            bins: bins.reshape((BINS, 1)).map_err(|source| ParameterError::Tensor { name: name.to_owned(), source })?,
+            bins: bins
+                .reshape((BINS, 1))
+                .map_err(|e| ParameterError::Tensor { name: name.to_owned(), source: e.into() })?,
         })
     }
 

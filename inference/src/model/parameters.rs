@@ -23,7 +23,7 @@ pub enum ParameterError {
     )]
     Shape { name: String, wanted: Vec<usize>, found: Vec<usize> },
     #[error("tensor {name} can't be used")]
-    Tensor { name: String, source: candle_core::Error },
+    Tensor { name: String, source: Box<candle_core::Error> },
 }
 
 impl FromIterator<(String, Tensor)> for Parameters {
@@ -51,6 +51,6 @@ impl Source for Parameters {
                 found: tensor.dims().to_vec(),
             });
         }
-        tensor.to_dtype(DType::F32).map_err(|source| ParameterError::Tensor { name: name.to_owned(), source })
+        tensor.to_dtype(DType::F32).map_err(|e| ParameterError::Tensor { name: name.to_owned(), source: e.into() })
     }
 }

@@ -12,22 +12,22 @@ use crate::model::Parameters;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("{path} is no readable safetensors file")]
-    Format { path: PathBuf, source: candle_core::Error },
+    Format { path: PathBuf, source: Box<candle_core::Error> },
     #[error("{path}: tensor {name} is of type {found}, f16 or f32 is wanted")]
     Type { path: PathBuf, name: String, found: &'static str },
     #[error("{path}: tensor {name} can't be converted to f32")]
-    Convert { path: PathBuf, name: String, source: candle_core::Error },
+    Convert { path: PathBuf, name: String, source: Box<candle_core::Error> },
     #[error("{path}: tensor {name} is not one of candle's YOLOv8; is the naming in the manifest right?")]
     Name { path: PathBuf, name: String },
     #[error("{path}: its batch norms can't be folded")]
-    Fold { path: PathBuf, source: candle_core::Error },
+    Fold { path: PathBuf, source: Box<candle_core::Error> },
 }
 
 /// The parameters in a file, under internal names.
 pub fn parameters(weights: &VerifiedWeights) -> Result<Parameters, ReadError> {
     let path = || weights.path.clone();
     let stored = candle_core::safetensors::load_buffer(&weights.bytes, &Device::Cpu)
-        .map_err(|source| ReadError::Format { path: path(), source })?;
+        .map_err(|e| ReadError::Format { path: path(), source: e.into() })?;
     let mut tensors = HashMap::with_capacity(stored.len());
     // A count of training steps that exporters like to leave in.
     for (name, tensor) in stored.into_iter().filter(|(name, _)| !name.ends_with(".num_batches_tracked")) {
@@ -37,7 +37,7 @@ pub fn parameters(weights: &VerifiedWeights) -> Result<Parameters, ReadError> {
         }
         let tensor = match tensor.to_dtype(DType::F32) {
             Ok(tensor) => tensor,
-            Err(source) => return Err(ReadError::Convert { path: path(), name, source }),
+            Err(e) => return Err(ReadError::Convert { path: path(), name, source: e.into() }),
         };
         let name = match weights.file.naming {
             Naming::Ultralytics => name,
@@ -49,7 +49,7 @@ pub fn parameters(weights: &VerifiedWeights) -> Result<Parameters, ReadError> {
     }
     let tensors = match weights.file.naming {
         Naming::Ultralytics => tensors,
-        Naming::Candle => naming::folded(tensors).map_err(|source| ReadError::Fold { path: path(), source })?,
+        Naming::Candle => naming::folded(tensors).map_err(|e| ReadError::Fold { path: path(), source: e.into() })?,
     };
     Ok(tensors.into_iter().collect())
 }

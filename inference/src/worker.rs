@@ -1,0 +1,127 @@
+//! The service: pulls frames of its models from NATS, analyses them, publishes what was found.
+//!
+//! For each model two pullers (cameras' and files' frames) feed one pair of small queues; as many lanes as there are
+//! threads take from them, each with a thread of its own to compute in. A frame is acknowledged after its result has
+//! been sent. Nothing that happens to the connection, the stream or a frame ends the service. Which detections are kept or
+//! shown is not decided here.
+
+mod identity;
+mod keeper;
+mod lane;
+mod models;
+mod puller;
+mod queues;
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use kadr_shared::{
+    catalog::{Catalog, UnknownName},
+    id::ModelName,
+    nats::Nats,
+    subjects::FrameClass,
+};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use self::{keeper::Keeper, lane::Lane, models::Slot, puller::Puller};
+use crate::weights::Store;
+
+/// A frame that is not acknowledged in this time is given to another worker. One in hand is kept alive.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+
+/// A request to the server or a publication must be done in this time.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Frames in hand at shutdown must be finished in this time; later ones are left to other workers.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a worker serves, and with what.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub catalog: Catalog,
+    pub store: Store,
+    /// None: all of the catalogue. Weights are loaded with a model's first frame.
+    pub models: Vec<ModelName>,
+    /// Frames that are analysed at the same time, each on one thread: for throughput that beats more threads a frame.
+    pub threads: NonZeroUsize,
+}
+
+impl Config {
+    /// All models of `catalog`, and a thread a core.
+    pub fn new(catalog: Catalog, store: Store) -> Self {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { catalog, store, models: Vec::new(), threads }
+    }
+}
+
+/// Why a worker can't start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("can't serve a model that is not in the catalogue")]
+    Model(#[from] UnknownName),
+    #[error("can't start a thread to compute in")]
+    Thread(#[from] rayon::ThreadPoolBuildError),
+    #[error("a part of the worker ended by itself")]
+    Ended,
+    #[error("a part of the worker failed")]
+    Failed(#[from] JoinError),
+    #[error("frames in hand were not finished within {} s of the shutdown", SHUTDOWN_PATIENCE.as_secs())]
+    Shutdown,
+}
+
+/// Serves frames until `shutdown`, then finishes those in hand and returns.
+pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Result<(), WorkerError> {
+    let names: Vec<_> = match config.models.as_slice() {
+        [] => config.catalog.models().iter().map(|m| m.name.clone()).collect(),
+        some => some.to_vec(),
+    };
+    let lanes = config.threads.get();
+    let ahead = (lanes / 4).clamp(1, 4);
+    let (entry, queues) = queues::queues(ahead);
+    let queues = Arc::new(queues);
+    let keeper = Arc::new(Keeper::default());
+    let stop = shutdown.child_token();
+    let mut pullers = JoinSet::new();
+    let mut working = JoinSet::new();
+    for name in &names {
+        let slot = Arc::new(Slot::new(config.catalog.model(name)?.clone(), config.store.clone()));
+        for class in [FrameClass::Live, FrameClass::Batch] {
+            let puller = Puller::new(nats.clone(), slot.clone(), class, ahead, keeper.clone());
+            pullers.spawn(puller.run(entry.of(class), stop.clone()));
+        }
+    }
+    // The pullers hold the only ways in: when the last one ends, the queues run dry and the lanes end.
+    drop(entry);
+    for number in 0..lanes {
+        working.spawn(Lane::new(number, nats.clone())?.run(queues.clone()));
+    }
+    let keeping = tokio::spawn(keeper.run());
+    info!(models = ?names.iter().map(ModelName::as_str).collect::<Vec<_>>(), threads = lanes, "inference is serving");
+
+    let ended = tokio::select! {
+        // First: after a shutdown the pullers end, too.
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = pullers.join_next() => Err(ended.map_or_else(WorkerError::from, |()| WorkerError::Ended)),
+        Some(ended) = working.join_next() => Err(ended.map_or_else(WorkerError::from, |()| WorkerError::Ended)),
+    };
+    // Whatever ended it: the pullers stop, their frames are finished, and with the last one the lanes end.
+    stop.cancel();
+    let finished = async {
+        let (pulled, worked) = futures::join!(all(pullers), all(working));
+        pulled.and(worked)
+    };
+    let finished = tokio::time::timeout(SHUTDOWN_PATIENCE, finished).await.unwrap_or(Err(WorkerError::Shutdown));
+    keeping.abort();
+    nats.flush().await;
+    ended.and(finished)
+}
+
+/// Waits for all of them. Dropped before that, it ends them.
+async fn all(mut tasks: JoinSet<()>) -> Result<(), WorkerError> {
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    Ok(())
+}

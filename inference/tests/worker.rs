@@ -1,0 +1,234 @@
+//! The worker on a real NATS server, with a tiny network that the test writes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helpers: what fails here fails the test"
+)]
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use async_nats::{HeaderMap, Subscriber};
+use futures::StreamExt;
+use kadr_inference::{Config, Store, testkit, worker::WorkerError};
+use kadr_shared::{
+    catalog::Catalog,
+    id::{ModelName, RunId, ScenarioId},
+    message::{
+        detection::{RawOutcome, RawResult},
+        frame::{Colour, FrameHeader, i420_len},
+    },
+    nats::Nats,
+    settings::Ratio,
+    subjects::{self, FrameClass},
+    testkit::{PATIENCE, TestServer, eventually},
+    time::Timestamp,
+};
+use tempfile::TempDir;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A server, a worker on it, and what came of a scenario's run.
+struct Bench {
+    server: TestServer,
+    nats: Nats,
+    model: ModelName,
+    folder: TempDir,
+    results: Subscriber,
+    worker: JoinHandle<Result<(), WorkerError>>,
+    shutdown: CancellationToken,
+}
+
+const RUN: RunId = RunId::from_u128(7);
+
+fn gate() -> ScenarioId {
+    "gate".parse().unwrap()
+}
+
+fn header(frame: u64) -> FrameHeader {
+    FrameHeader {
+        scenario: gate(),
+        run: RUN,
+        fence: 5,
+        frame,
+        pts_ms: 0.0,
+        captured_at: Timestamp::now(),
+        source: "320x192".parse().unwrap(),
+        input: "160x96".parse().unwrap(),
+        colour: Colour::default(),
+        confidence: Ratio::new(0.1).unwrap(),
+        iou: Ratio::new(0.7).unwrap(),
+        classes: Vec::new(),
+    }
+}
+
+/// Noise: something to find for a network of noise.
+fn body(header: &FrameHeader) -> Vec<u8> {
+    (0..i420_len(header.input)).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let server = TestServer::start().await;
+        let nats = server.nats().await;
+        let folder = tempfile::tempdir().unwrap();
+        let model = testkit::write_tiny_model(folder.path(), 1);
+        let results = nats.client.subscribe(subjects::results(&gate(), RUN)).await.unwrap();
+        nats.client.flush().await.unwrap();
+        let shutdown = CancellationToken::new();
+        let worker = tokio::spawn(kadr_inference::run(
+            config(folder.path()),
+            Nats::connect(server.url(), "worker").await.unwrap(),
+            shutdown.clone(),
+        ));
+        Self { server, nats, model, folder, results, worker, shutdown }
+    }
+
+    async fn send(&self, headers: HeaderMap, body: Vec<u8>, class: FrameClass) {
+        let subject = subjects::frame(&self.model, class, &gate());
+        let stored = self.nats.jetstream.publish_with_headers(subject, headers, body.into()).await.unwrap();
+        stored.await.unwrap();
+    }
+
+    async fn send_frame(&self, header: &FrameHeader, class: FrameClass) {
+        self.send(header.to_headers(), body(header), class).await;
+    }
+
+    async fn result(&mut self) -> RawResult {
+        let message = timeout(PATIENCE, self.results.next()).await.expect("a result in time").expect("a result");
+        serde_json::from_slice(&message.payload).unwrap()
+    }
+
+    async fn refusal(&mut self) -> String {
+        match self.result().await.outcome {
+            RawOutcome::Refused { error } => error,
+            other => panic!("a refusal is wanted: {other:?}"),
+        }
+    }
+
+    /// Waits until the server keeps no frame: all are acknowledged or terminated.
+    async fn all_acknowledged(&self) {
+        eventually("no frame is left", || async {
+            let mut stream = self.nats.jetstream.get_stream(subjects::FRAMES).await.ok()?;
+            (stream.info().await.ok()?.state.messages == 0).then_some(())
+        })
+        .await;
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(PATIENCE, self.worker).await.expect("an end in time").unwrap().unwrap();
+    }
+}
+
+fn config(folder: &std::path::Path) -> Config {
+    let mut config = Config::new(Catalog::find(&[folder]).unwrap(), Store::new([folder]));
+    config.threads = NonZeroUsize::new(2).unwrap();
+    config
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_are_analysed_answered_and_acknowledged() {
+    let mut bench = Bench::start().await;
+    for frame in 0..6 {
+        let class = if frame % 2 == 0 { FrameClass::Live } else { FrameClass::Batch };
+        bench.send_frame(&header(frame), class).await;
+    }
+    let mut frames = Vec::new();
+    for _ in 0..6 {
+        let result = bench.result().await;
+        assert_eq!((&result.scenario, result.run, result.fence), (&gate(), RUN, 5));
+        let RawOutcome::Analysed { model, detections, timing_ms } = result.outcome else {
+            panic!("frame {} was not analysed: {:?}", result.frame, result.outcome);
+        };
+        assert_eq!((model.name.as_str(), model.precision.as_str(), model.sha256.len()), ("tiny", "f32", 64));
+        assert!(timing_ms.queue >= 0.0 && timing_ms.inference > 0.0);
+        assert!(!detections.is_empty());
+        for d in &detections {
+            let [x1, y1, x2, y2] = d.bbox;
+            assert!(0.0 <= x1 && x1 < x2 && x2 <= 320.0 && 0.0 <= y1 && y1 < y2 && y2 <= 192.0, "{d:?}");
+            assert!(d.confidence > 0.1 && testkit::LABELS[d.class] == d.label, "{d:?}");
+        }
+        frames.push(result.frame);
+    }
+    frames.sort_unstable();
+    assert_eq!(frames, [0, 1, 2, 3, 4, 5]);
+    bench.all_acknowledged().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_frame_is_refused_and_never_delivered_again() {
+    let mut bench = Bench::start().await;
+    bench.send(header(3).to_headers(), vec![0; 10], FrameClass::Live).await;
+    let error = bench.refusal().await;
+    assert!(error.contains("10 bytes"), "{error}");
+    // Of this one it can't be told whose it is.
+    bench.send(HeaderMap::new(), vec![0; 10], FrameClass::Live).await;
+    bench.all_acknowledged().await;
+    // The worker is still there.
+    bench.send_frame(&header(4), FrameClass::Live).await;
+    assert_eq!(bench.result().await.frame, 4);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_class_is_refused_by_name() {
+    let mut bench = Bench::start().await;
+    let header = FrameHeader { classes: vec!["kar".into()], ..header(0) };
+    bench.send_frame(&header, FrameClass::Batch).await;
+    let error = bench.refusal().await;
+    assert!(error.contains("\"kar\"") && error.contains("person, car, bus"), "{error}");
+    bench.all_acknowledged().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_a_model_without_weights_are_refused_with_the_reason() {
+    let mut bench = Bench::start().await;
+    std::fs::write(bench.folder.path().join("tiny.safetensors"), "damaged").unwrap();
+    bench.send_frame(&header(0), FrameClass::Live).await;
+    let error = bench.refusal().await;
+    assert!(error.contains("tiny.safetensors") && error.contains("has 7 bytes"), "{error}");
+    bench.all_acknowledged().await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_worker_goes_on_when_the_stream_and_its_consumers_are_gone() {
+    let mut bench = Bench::start().await;
+    bench.send_frame(&header(0), FrameClass::Live).await;
+    assert_eq!(bench.result().await.frame, 0);
+    bench.nats.jetstream.delete_stream(subjects::FRAMES).await.unwrap();
+    eventually("the worker has made the stream and the consumer again", || async {
+        let stream = bench.nats.jetstream.get_stream(subjects::FRAMES).await.ok()?;
+        let name = subjects::frames_consumer(&bench.model, FrameClass::Live);
+        stream.consumer_info(name).await.ok()
+    })
+    .await;
+    bench.send_frame(&header(1), FrameClass::Live).await;
+    assert_eq!(bench.result().await.frame, 1);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_ends_an_idle_worker_and_one_that_never_reached_its_stream() {
+    let bench = Bench::start().await;
+    let started = tokio::time::Instant::now();
+    let lonely = Nats::connect(bench.server.url(), "lonely").await.unwrap();
+    let shutdown = CancellationToken::new();
+    shutdown.cancel();
+    timeout(PATIENCE, kadr_inference::run(config(bench.folder.path()), lonely, shutdown)).await.unwrap().unwrap();
+    bench.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_not_in_the_catalogue_is_an_error_at_the_start() {
+    let bench = Bench::start().await;
+    let mut config = config(bench.folder.path());
+    config.models = vec!["yolov8n".parse().unwrap()];
+    let error = kadr_inference::run(config, bench.nats.clone(), CancellationToken::new()).await.unwrap_err();
+    assert!(matches!(error, WorkerError::Model(_)));
+    bench.stop().await;
+}
