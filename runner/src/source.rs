@@ -1,0 +1,157 @@
+//! Where frames come from: a video file or an image, opened by what it contains, not by what it is called.
+//!
+//! A source gives whole frames in presentation order, numbered from 0 without holes. It knows no network, no model and
+//! no scenario; waiting and dropping are the pipeline's business.
+
+mod error;
+mod h264;
+mod image;
+mod mp4;
+mod sniff;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek},
+    num::NonZeroU32,
+    path::Path,
+};
+
+use kadr_shared::{geometry::Size, message::frame::Colour, settings::SourceUrl};
+
+pub use self::error::SourceError;
+use self::sniff::Kind;
+use crate::picture::Picture;
+
+/// Frames, one after another.
+pub trait Source: Send {
+    fn info(&self) -> &SourceInfo;
+
+    /// The next frame in presentation order; none after the last.
+    ///
+    /// A damaged or cut file still gives every frame that can be decoded, and then one error that counts what is
+    /// missing ([`SourceError::Truncated`], [`SourceError::Incomplete`]). After any error there are no more frames.
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
+}
+
+/// What is known of a source before its first frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceInfo {
+    /// The size of every frame.
+    pub size: Size,
+    /// The mean rate; frames need not be evenly spaced.
+    pub frame_rate: FrameRate,
+    /// Ticks a second in which the source's own timestamps are whole numbers.
+    pub timescale: NonZeroU32,
+    /// How many frames the source says it has.
+    pub frames: Option<u64>,
+    /// How all frames are to be read as RGB.
+    pub colour: Colour,
+}
+
+/// Frames a second as a fraction in lowest terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameRate {
+    pub numerator: NonZeroU32,
+    pub denominator: NonZeroU32,
+}
+
+/// A decoded frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// Counts from 0 without holes.
+    pub number: u64,
+    /// When it is shown, in milliseconds after the first frame.
+    pub pts_ms: f64,
+    pub picture: Picture,
+}
+
+impl FrameRate {
+    /// What a source without timing is taken to have.
+    pub const DEFAULT: Self = Self { numerator: NonZeroU32::MIN.saturating_add(24), denominator: NonZeroU32::MIN };
+
+    /// `frames` frames in `ticks` ticks of which a second has `timescale`; none if either is 0.
+    fn mean(frames: u64, ticks: u64, timescale: NonZeroU32) -> Option<Self> {
+        let (mut above, mut below) = (u128::from(frames) * u128::from(timescale.get()), u128::from(ticks));
+        let divisor = gcd(above, below);
+        if divisor == 0 {
+            return None;
+        }
+        (above, below) = (above / divisor, below / divisor);
+        // Uneven timing can leave a fraction that needs more than 32 bits; its last bits say nothing.
+        while above > u128::from(u32::MAX) || below > u128::from(u32::MAX) {
+            (above, below) = (above / 2, below / 2);
+        }
+        let part = |n: u128| u32::try_from(n).ok().and_then(NonZeroU32::new);
+        Some(Self { numerator: part(above)?, denominator: part(below)? })
+    }
+
+    /// Frames a second.
+    pub fn hz(self) -> f64 {
+        f64::from(self.numerator.get()) / f64::from(self.denominator.get())
+    }
+}
+
+const fn gcd(mut a: u128, mut b: u128) -> u128 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Opens the source that `url` names.
+pub fn open(url: &SourceUrl) -> Result<Box<dyn Source>, SourceError> {
+    match url {
+        SourceUrl::File(path) => read(open_file(path)?),
+    }
+}
+
+/// Opens a source from its bytes: an MP4 with H.264, a JPEG or a PNG. Only what is needed is read, as it is needed.
+pub fn read<R: Read + Seek + Send + 'static>(mut reader: R) -> Result<Box<dyn Source>, SourceError> {
+    match sniff::kind(&mut reader)? {
+        Kind::Mp4 => Ok(Box::new(mp4::Mp4Source::open(reader)?)),
+        Kind::Image(format) => Ok(Box::new(image::ImageSource::open(reader, format)?)),
+    }
+}
+
+fn open_file(path: &Path) -> Result<File, SourceError> {
+    let explain = |source: io::Error| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => SourceError::NotFound { path },
+            io::ErrorKind::PermissionDenied => SourceError::Denied { path },
+            _ => SourceError::Open { path, source },
+        }
+    };
+    // Asked before opening: opening a named pipe would wait for its writer.
+    if !fs::metadata(path).map_err(explain)?.is_file() {
+        return Err(SourceError::NotAFile { path: path.to_owned() });
+    }
+    File::open(path).map_err(explain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rate(frames: u64, ticks: u64, timescale: u32) -> Option<(u32, u32)> {
+        FrameRate::mean(frames, ticks, NonZeroU32::new(timescale).unwrap())
+            .map(|r| (r.numerator.get(), r.denominator.get()))
+    }
+
+    #[test]
+    fn rates_are_exact_fractions() {
+        assert_eq!(rate(250, 250 * 1001, 30_000), Some((30_000, 1001)));
+        assert_eq!(rate(10, 5120, 12_800), Some((25, 1)));
+        assert_eq!(rate(0, 1, 25), None);
+        assert_eq!(rate(1, 0, 25), None);
+        assert_eq!(FrameRate::DEFAULT.hz(), 25.0);
+    }
+
+    #[test]
+    fn rates_beyond_32_bits_stay_close() {
+        let frames = 1_000_003;
+        let (above, below) = rate(frames, 600_000_011_003, 15_000_017).unwrap();
+        let exact = frames as f64 * 15_000_017.0 / 600_000_011_003.0;
+        assert!((f64::from(above) / f64::from(below) - exact).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,258 @@
+//! The samples of a fragmented MP4: each `moof` box lists some, and they follow one another through the file.
+//!
+//! Lists are read entry by entry from the bytes of their box, never expanded: a list of a billion samples that takes
+//! twenty bytes costs twenty bytes. Only one track's samples are given.
+
+use std::{
+    collections::VecDeque,
+    io::{Read, Seek},
+    ops::Range,
+};
+
+use shiguredo_mp4::boxes::MoovBox;
+
+use super::{
+    boxes::{Input, be32, be64, children},
+    samples::{Sample, Step},
+};
+use crate::source::SourceError;
+
+/// A moof larger than this is no list of samples.
+const MOOF_LIMIT: u64 = 64 << 20;
+
+/// Walks a track's samples in decoding order.
+#[derive(Debug, Clone)]
+pub(super) struct Fragments {
+    track: u32,
+    defaults: Defaults,
+    /// Where the next top-level box is looked for.
+    position: u64,
+    /// When the next sample is decoded, in ticks.
+    dts: u64,
+    /// The current moof's bytes; `runs` points into it.
+    moof: Vec<u8>,
+    runs: VecDeque<Run>,
+}
+
+/// What holds for samples whose list does not say otherwise.
+#[derive(Debug, Clone, Copy)]
+struct Defaults {
+    /// Counts from 1.
+    description: u32,
+    duration: u32,
+    size: u32,
+}
+
+/// The rest of a `trun` box: samples that lie one after another.
+#[derive(Debug, Clone)]
+struct Run {
+    flags: u32,
+    /// Where the entries not yet given lie in the moof.
+    entries: Range<usize>,
+    left: u32,
+    /// Where the next sample's bytes lie in the file.
+    offset: u64,
+    /// The decoding time that the fragment begins with, at its first run.
+    starts_at: Option<u64>,
+    defaults: Defaults,
+}
+
+mod flag {
+    pub(super) const DATA_OFFSET: u32 = 0x1;
+    pub(super) const FIRST_FLAGS: u32 = 0x4;
+    pub(super) const DURATION: u32 = 0x100;
+    pub(super) const SIZE: u32 = 0x200;
+    pub(super) const FLAGS: u32 = 0x400;
+    pub(super) const COMPOSITION: u32 = 0x800;
+
+    pub(super) const BASE_DATA_OFFSET: u32 = 0x1;
+    pub(super) const DESCRIPTION: u32 = 0x2;
+    pub(super) const DEFAULT_DURATION: u32 = 0x8;
+    pub(super) const DEFAULT_SIZE: u32 = 0x10;
+    pub(super) const BASE_IS_MOOF: u32 = 0x2_0000;
+}
+
+impl Fragments {
+    /// The fragments of `track` from `position` on; none if the file's index does not announce any.
+    pub(super) fn new(moov: &MoovBox, track: u32, position: u64, dts: u64) -> Option<Self> {
+        let extends = moov.mvex_box.as_ref()?.trex_boxes.iter().find(|t| t.track_id == track)?;
+        let defaults = Defaults {
+            description: extends.default_sample_description_index,
+            duration: extends.default_sample_duration,
+            size: extends.default_sample_size,
+        };
+        Some(Self { track, defaults, position, dts, moof: Vec::new(), runs: VecDeque::new() })
+    }
+
+    /// The next sample, or whether the file ends properly or in the middle of something.
+    pub(super) fn next<R: Read + Seek>(&mut self, input: &mut Input<R>) -> Result<Step, SourceError> {
+        loop {
+            while let Some(run) = self.runs.front_mut() {
+                if run.left > 0 {
+                    let position = run.offset;
+                    let sample = run.next(&self.moof, &mut self.dts).ok_or_else(|| malformed(position))?;
+                    return Ok(Step::Sample(sample));
+                }
+                self.runs.pop_front();
+            }
+            match self.next_moof(input)? {
+                None => {}
+                Some(end) => return Ok(end),
+            }
+        }
+    }
+
+    /// Goes on to the next moof; gives what the file ends with if there is none.
+    fn next_moof<R: Read + Seek>(&mut self, input: &mut Input<R>) -> Result<Option<Step>, SourceError> {
+        loop {
+            let Some(found) = input.box_at(self.position)? else {
+                return Ok(Some(if self.position == input.len() { Step::End } else { Step::Cut }));
+            };
+            self.position = found.end;
+            if &found.kind != b"moof" {
+                continue;
+            }
+            if found.end > input.len() {
+                return Ok(Some(Step::Cut));
+            }
+            if found.end - found.start > MOOF_LIMIT {
+                return Err(malformed(found.start));
+            }
+            input.read(found.start, found.end, &mut self.moof)?;
+            self.runs = self.runs_of(found.start).ok_or_else(|| malformed(found.start))?;
+            return Ok(None);
+        }
+    }
+
+    /// The track's runs in the current moof, which begins at `start` in the file.
+    fn runs_of(&self, start: u64) -> Option<VecDeque<Run>> {
+        let header = if be32(&self.moof, 0)? == 1 { 16 } else { 8 };
+        let mut runs = VecDeque::new();
+        let mut previous_end = None;
+        for (kind, traf) in children(self.moof.get(header..)?) {
+            if &kind == b"traf" {
+                previous_end = Some(self.track_fragment(start, traf, previous_end, &mut runs)?);
+            }
+        }
+        Some(runs)
+    }
+
+    /// Adds the runs of one `traf` if they are this track's, and gives where its data ends.
+    fn track_fragment(
+        &self,
+        moof_start: u64,
+        traf: &[u8],
+        previous_end: Option<u64>,
+        runs: &mut VecDeque<Run>,
+    ) -> Option<u64> {
+        let (_, header) = children(traf).find(|(kind, _)| kind == b"tfhd")?;
+        let flags = be32(header, 0)?;
+        let ours = be32(header, 4)? == self.track;
+        let mut at = 8;
+        let mut optional = |bit: u32, bytes: usize| {
+            let here = at;
+            (flags & bit != 0).then(|| at += bytes).map(|()| here)
+        };
+        let base = match optional(flag::BASE_DATA_OFFSET, 8) {
+            Some(at) => be64(header, at)?,
+            None if flags & flag::BASE_IS_MOOF != 0 => moof_start,
+            // Before that flag existed, a later track's data followed the earlier one's (ISO/IEC 14496-12, 8.8.8).
+            None => previous_end.unwrap_or(moof_start),
+        };
+        let mut field = |bit, default| optional(bit, 4).map_or(Some(default), |at| be32(header, at));
+        let defaults = Defaults {
+            description: field(flag::DESCRIPTION, self.defaults.description)?,
+            duration: field(flag::DEFAULT_DURATION, self.defaults.duration)?,
+            size: field(flag::DEFAULT_SIZE, self.defaults.size)?,
+        };
+        let mut starts_at = match children(traf).find(|(kind, _)| kind == b"tfdt") {
+            Some((_, time)) if time.first()? == &0 => Some(u64::from(be32(time, 4)?)),
+            Some((_, time)) => Some(be64(time, 4)?),
+            None => None,
+        };
+        let mut end = base;
+        for (_, trun) in children(traf).filter(|(kind, _)| kind == b"trun") {
+            let mut run = Run::parse(trun, &self.moof, base, end, defaults)?;
+            end = run.offset.checked_add(run.bytes(&self.moof)?)?;
+            if ours {
+                run.starts_at = starts_at.take();
+                runs.push_back(run);
+            }
+        }
+        Some(end)
+    }
+}
+
+impl Run {
+    /// Reads a `trun`'s head. `trun` is a slice of `moof`.
+    fn parse(trun: &[u8], moof: &[u8], base: u64, previous_end: u64, defaults: Defaults) -> Option<Self> {
+        let flags = be32(trun, 0)?;
+        let left = be32(trun, 4)?;
+        let mut at = 8;
+        let mut offset = previous_end;
+        if flags & flag::DATA_OFFSET != 0 {
+            // A signed number.
+            offset = base.checked_add_signed(i64::from(be32(trun, at)?.cast_signed()))?;
+            at += 4;
+        }
+        if flags & flag::FIRST_FLAGS != 0 {
+            at += 4;
+        }
+        let begin = trun.as_ptr().addr().checked_sub(moof.as_ptr().addr())?;
+        let run = Self { flags, entries: begin + at..begin + trun.len(), left, offset, starts_at: None, defaults };
+        let listed = run.entry_len().checked_mul(usize::try_from(left).ok()?)?;
+        // A sample without a single byte would make a list of any length free.
+        let sized = flags & flag::SIZE != 0 || defaults.size > 0 || left == 0;
+        (trun.len().checked_sub(at)? >= listed && sized).then_some(run)
+    }
+
+    const fn entry_len(&self) -> usize {
+        let listed = self.flags & (flag::DURATION | flag::SIZE | flag::FLAGS | flag::COMPOSITION);
+        4 * listed.count_ones() as usize
+    }
+
+    /// Where in an entry the field `bit` lies; fields stand in the order of their bits.
+    const fn field_at(&self, bit: u32) -> Option<usize> {
+        let before = self.flags & (bit - 1) & (flag::DURATION | flag::SIZE | flag::FLAGS | flag::COMPOSITION);
+        if self.flags & bit != 0 { Some(4 * before.count_ones() as usize) } else { None }
+    }
+
+    /// How many bytes all its samples have.
+    fn bytes(&self, moof: &[u8]) -> Option<u64> {
+        let Some(at) = self.field_at(flag::SIZE) else {
+            return Some(u64::from(self.left) * u64::from(self.defaults.size));
+        };
+        // At most 2^26 entries of less than 2^32 bytes each: the sum can't overflow.
+        let entries = moof.get(self.entries.clone())?.chunks_exact(self.entry_len()).take(self.left as usize);
+        Some(entries.filter_map(|entry| be32(entry, at)).map(u64::from).sum())
+    }
+
+    /// Takes the next sample off and moves `dts` on by its duration.
+    fn next(&mut self, moof: &[u8], dts: &mut u64) -> Option<Sample> {
+        let entry = moof.get(self.entries.start..self.entries.end)?.get(..self.entry_len())?;
+        let field = |bit| self.field_at(bit).and_then(|at| be32(entry, at));
+        let size = field(flag::SIZE).unwrap_or(self.defaults.size);
+        let duration = field(flag::DURATION).unwrap_or(self.defaults.duration);
+        // Version 0 calls it unsigned, but writers put negative offsets there all the same, and none needs 2^31.
+        let shift = field(flag::COMPOSITION).map_or(0, |v| i64::from(v.cast_signed()));
+        if let Some(start) = self.starts_at.take() {
+            *dts = start;
+        }
+        let sample = Sample {
+            offset: self.offset,
+            size,
+            pts: i64::try_from(*dts).ok()?.checked_add(shift)?,
+            duration,
+            description: usize::try_from(self.defaults.description.checked_sub(1)?).ok()?,
+        };
+        self.entries.start += self.entry_len();
+        self.left -= 1;
+        self.offset = self.offset.checked_add(u64::from(size))?;
+        *dts = dts.checked_add(u64::from(duration))?;
+        Some(sample)
+    }
+}
+
+fn malformed(position: u64) -> SourceError {
+    SourceError::Malformed { what: "a fragment's list of frames can't be read".into(), position }
+}
