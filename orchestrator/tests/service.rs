@@ -1,6 +1,6 @@
 //! The orchestrator on a real nats-server: commands and facts go in, the log comes out.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use std::time::Duration;
 

@@ -1,5 +1,28 @@
 //! Reads video, has its frames analysed, stores results in order, draws them.
+//!
+//! In the order of a frame's way:
+//!
+//! | module | |
+//! |---|---|
+//! | [`source`], [`picture`] | files and images, decoded into planes |
+//! | [`scale`] | letterboxed planes for the model |
+//! | `pipeline` | sending with credit, collecting, ordering, storing |
+//! | [`overlay`], [`record`] | results drawn on the full frame, written as MP4 |
+//!
+//! And around it: `service` competes for starts, `attempt` obeys the log, `facts` reports, `board` shows signs of life.
+//!
+//! No model is ever loaded here, and nothing is decided: a runner claims, reports and lets go.
 
+mod attempt;
+mod board;
+mod facts;
+pub mod overlay;
 pub mod picture;
+mod pipeline;
+pub mod record;
 pub mod scale;
+mod service;
 pub mod source;
+
+pub use pipeline::Limits;
+pub use service::{Config, RunnerError, run};

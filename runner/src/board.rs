@@ -1,0 +1,186 @@
+//! What this runner is at, and telling it to the others twice a second.
+//!
+//! A beat also is the lease: a runner that could not renew it for its time to live stops by itself, because by then
+//! the leader may have given its scenarios to somebody else.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kadr_shared::{
+    id::{RunId, RunnerId, ScenarioId},
+    nats::Nats,
+    nodes::{self, Progress, RunnerBeat},
+    streams::{self, NODE_RENEWAL, NODE_TTL},
+    telemetry::chain,
+    time::Timestamp,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// Rates are taken over this span.
+const RATE_SPAN: Duration = Duration::from_secs(5);
+/// One renewal may take this long; the next is due then anyway.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The scenarios in this runner.
+pub(crate) struct Board {
+    runner: RunnerId,
+    capacity: usize,
+    slots: Arc<Semaphore>,
+    meters: Mutex<HashMap<ScenarioId, Arc<Meter>>>,
+}
+
+/// How one scenario fares. Written by its pipeline, read by the beat.
+pub(crate) struct Meter {
+    scenario: ScenarioId,
+    run: RunId,
+    fence: u64,
+    inner: Mutex<Reading>,
+}
+
+#[derive(Default)]
+struct Reading {
+    frames: u64,
+    of: Option<u64>,
+    source_fps: Option<f64>,
+    last_frame_at: Option<Timestamp>,
+    /// When results were stored, lately.
+    stored: VecDeque<Instant>,
+}
+
+/// A panic while a number was written leaves a number: nothing to be afraid of.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    pub(crate) fn new(runner: RunnerId, capacity: usize) -> Arc<Self> {
+        let slots = Arc::new(Semaphore::new(capacity));
+        Arc::new(Self { runner, capacity, slots, meters: Mutex::default() })
+    }
+
+    pub(crate) const fn runner(&self) -> &RunnerId {
+        &self.runner
+    }
+
+    pub(crate) const fn slots(&self) -> &Arc<Semaphore> {
+        &self.slots
+    }
+
+    /// Opens a meter; it is shown until it is dropped by [`Board::close`].
+    pub(crate) fn open(&self, scenario: &ScenarioId, run: RunId, fence: u64) -> Arc<Meter> {
+        let meter = Arc::new(Meter { scenario: scenario.clone(), run, fence, inner: Mutex::default() });
+        lock(&self.meters).insert(scenario.clone(), meter.clone());
+        meter
+    }
+
+    pub(crate) fn close(&self, meter: &Meter) {
+        let mut meters = lock(&self.meters);
+        // A later attempt of the scenario may have its own by now.
+        if meters.get(&meter.scenario).is_some_and(|open| open.fence == meter.fence) {
+            meters.remove(&meter.scenario);
+        }
+    }
+
+    fn beat(&self) -> RunnerBeat {
+        let now = Instant::now();
+        let scenarios = lock(&self.meters).values().map(|meter| meter.progress(now)).collect();
+        RunnerBeat {
+            runner: self.runner.clone(),
+            capacity: self.capacity,
+            free: self.slots.available_permits(),
+            scenarios,
+        }
+    }
+
+    /// Renews the lease until `shutdown`; cancels `lease` when it could not be renewed in time.
+    pub(crate) async fn beat_until(&self, nats: &Nats, shutdown: &CancellationToken, lease: &CancellationToken) {
+        let mut renewal = interval(NODE_RENEWAL);
+        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut renewed = Instant::now();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = renewal.tick() => {}
+            }
+            let tried = Instant::now();
+            match timeout(RENEWAL_TIMEOUT, nodes::renew_runner(nats, &self.beat())).await {
+                Ok(Ok(())) => renewed = tried,
+                Ok(Err(error)) => {
+                    debug!(error = chain(&error), "could not renew the runner's key");
+                    // The bucket is kept in memory: after a restart of the server somebody has to make it again.
+                    if let Ok(Err(error)) = timeout(RENEWAL_TIMEOUT, streams::ensure(nats)).await {
+                        debug!(error = chain(&error), "streams can't be made");
+                    }
+                }
+                Err(_) => debug!("the runner's key was not renewed in time"),
+            }
+            if renewed.elapsed() > NODE_TTL {
+                warn!("could not renew the runner's key for {} s: stopping its scenarios", NODE_TTL.as_secs());
+                lease.cancel();
+                return;
+            }
+        }
+    }
+}
+
+impl Meter {
+    /// What the source says of itself, and what an earlier attempt has stored.
+    pub(crate) fn source(&self, of: Option<u64>, fps: f64, frames: u64) {
+        let mut reading = lock(&self.inner);
+        reading.frames = frames;
+        reading.of = of;
+        reading.source_fps = Some(fps);
+    }
+
+    /// `frames` results of the run are stored.
+    pub(crate) fn stored(&self, frames: u64) {
+        let now = Instant::now();
+        let mut reading = lock(&self.inner);
+        reading.frames = frames;
+        reading.last_frame_at = Some(Timestamp::now());
+        reading.stored.push_back(now);
+        forget_old(&mut reading.stored, now);
+    }
+
+    /// Results of the run that are stored.
+    pub(crate) fn frames(&self) -> u64 {
+        lock(&self.inner).frames
+    }
+
+    fn progress(&self, now: Instant) -> Progress {
+        let mut reading = lock(&self.inner);
+        forget_old(&mut reading.stored, now);
+        Progress {
+            scenario: self.scenario.clone(),
+            run: self.run,
+            fence: self.fence,
+            frames: reading.frames,
+            of: reading.of,
+            // Files wait: nothing is dropped.
+            dropped: 0,
+            source_fps: reading.source_fps,
+            analysed_fps: rate(&reading.stored, now),
+            last_frame_at: reading.last_frame_at,
+        }
+    }
+}
+
+fn forget_old(stored: &mut VecDeque<Instant>, now: Instant) {
+    while stored.front().is_some_and(|&at| now.duration_since(at) > RATE_SPAN) {
+        stored.pop_front();
+    }
+}
+
+/// Results a second over the span that is remembered; none for fewer than two.
+fn rate(stored: &VecDeque<Instant>, now: Instant) -> Option<f64> {
+    let span = now.duration_since(*stored.front()?).as_secs_f64();
+    (stored.len() > 1 && span > 0.0).then(|| (stored.len() as f64 / span * 10.0).round() / 10.0)
+}

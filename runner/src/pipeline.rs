@@ -1,0 +1,427 @@
+//! From a source's frames to stored results: sending with credit, collecting, ordering, storing, drawing.
+//!
+//! At most `inflight` frames are without a result; then the file waits. Results come in any order and are stored in the
+//! frames' order. A frame whose result does not come in time is sent again under its number.
+
+mod reader;
+mod sink;
+mod store;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream::message::PublishMessage;
+use bytes::Bytes;
+use futures::StreamExt;
+use kadr_shared::{
+    domain::InterruptionKind,
+    id::{RunId, ScenarioId},
+    message::{
+        detection::{FrameDetections, RawOutcome, RawResult},
+        frame::FrameHeader,
+    },
+    nats::Nats,
+    publish::{Stored, publish},
+    settings::Settings,
+    subjects::{self, FrameClass},
+    telemetry::chain,
+    time::Timestamp,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use self::{
+    reader::{Message, Read, Reader},
+    sink::Sink,
+    store::{Replay, Store, StoreError},
+};
+use crate::{board::Meter, source::Frame};
+
+/// Time-outs in a row after which nobody is taken to analyse.
+const SILENCES: u32 = 2;
+/// A frame that could not be queued is tried again after this time.
+const QUEUE_RETRY: Duration = Duration::from_millis(100);
+
+/// What a pipeline works on.
+pub(crate) struct Job {
+    pub(crate) scenario: ScenarioId,
+    pub(crate) run: RunId,
+    pub(crate) fence: u64,
+    pub(crate) settings: Settings,
+    /// Where the annotated video goes, if one is wanted.
+    pub(crate) video: Option<PathBuf>,
+    pub(crate) limits: Limits,
+}
+
+/// How much may be under way, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Frames of a scenario without a result.
+    pub inflight: usize,
+    /// After this time without a result a frame is sent again.
+    pub frame_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // A large model on one slow core takes seconds a frame, and `inflight` of them wait for one another.
+        Self { inflight: 4, frame_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// What a pipeline tells while it runs.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The first result of this attempt is stored.
+    Streaming,
+    Interrupted {
+        kind: InterruptionKind,
+        error: String,
+    },
+    Resumed,
+}
+
+/// How a pipeline ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The source came to its end; `error` tells what was missing.
+    Ended {
+        frames: u64,
+        of: Option<u64>,
+        error: Option<String>,
+    },
+    Failed {
+        error: String,
+        retry: bool,
+    },
+    /// It was told to stop.
+    Cancelled,
+    /// Somebody else has the scenario.
+    Fenced,
+}
+
+/// Why a pipeline can't go on.
+enum Stop {
+    Failed { error: String, retry: bool },
+    Fenced,
+}
+
+impl Stop {
+    const fn for_good(error: String) -> Self {
+        Self::Failed { error, retry: false }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fenced => Self::Fenced,
+            other => Self::for_good(chain(&other)),
+        }
+    }
+}
+
+/// A frame that was read and has not been stored.
+struct Pending {
+    frame: Frame,
+    header: FrameHeader,
+    body: Bytes,
+    /// When it is to be sent (again).
+    due: Instant,
+    sent: bool,
+    result: Option<RawOutcome>,
+}
+
+/// Runs a job to its end. `stop` ends it early; what is stored by then stays, and the video is closed in order.
+pub(crate) async fn run(
+    job: Job,
+    nats: Nats,
+    meter: Arc<Meter>,
+    reports: mpsc::Sender<Report>,
+    stop: CancellationToken,
+) -> Outcome {
+    let opened = tokio::select! {
+        () = stop.cancelled() => return Outcome::Cancelled,
+        opened = Pipeline::open(job, nats, meter, reports) => opened,
+    };
+    let mut pipeline = match opened {
+        Ok(pipeline) => pipeline,
+        Err(reason) => return reason.into(),
+    };
+    let end = tokio::select! {
+        () = stop.cancelled() => Ok(None),
+        end = pipeline.work() => end.map(Some),
+    };
+    let (frames, of) = (pipeline.store.frames(), pipeline.of);
+    // Whatever ended it, the video of what was analysed is closed so that it plays.
+    let video = pipeline.sink.finish().await;
+    match (end, video) {
+        (Err(reason), _) => reason.into(),
+        (Ok(_), Err(error)) => Outcome::Failed { error, retry: false },
+        (Ok(None), Ok(())) => Outcome::Cancelled,
+        (Ok(Some(Some(error))), Ok(())) if frames == 0 => Outcome::Failed { error, retry: false },
+        (Ok(Some(error)), Ok(())) => Outcome::Ended { frames, of, error },
+    }
+}
+
+impl From<Stop> for Outcome {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Failed { error, retry } => Self::Failed { error, retry },
+            Stop::Fenced => Self::Fenced,
+        }
+    }
+}
+
+struct Pipeline {
+    job: Job,
+    nats: Nats,
+    meter: Arc<Meter>,
+    reports: mpsc::Sender<Report>,
+    reader: Reader,
+    of: Option<u64>,
+    results: async_nats::Subscriber,
+    store: Store,
+    /// The results of an earlier attempt, and how many of them there are.
+    replay: Option<Replay>,
+    stored_before: u64,
+    sink: Sink,
+    pending: BTreeMap<u64, Pending>,
+    streaming: bool,
+    silences: u32,
+    interrupted: bool,
+}
+
+/// What happened next.
+enum Step {
+    Read(Option<Message>),
+    Result(Option<async_nats::Message>),
+    Due,
+}
+
+impl Pipeline {
+    async fn open(job: Job, nats: Nats, meter: Arc<Meter>, reports: mpsc::Sender<Report>) -> Result<Self, Stop> {
+        let store = Store::open(nats.clone(), job.scenario.clone(), job.run, job.fence).await?;
+        let stored_before = store.frames();
+        let url = job.settings.source.url.clone();
+        let reader =
+            reader::open(url, job.settings.analysis.input_size, stored_before).await.map_err(Stop::for_good)?;
+        meter.source(reader.info.frames, reader.info.frame_rate.hz(), stored_before);
+        let sink = Sink::open(job.video.clone(), &reader.info).await.map_err(Stop::for_good)?;
+        let subject = subjects::results(&job.scenario, job.run);
+        let results = nats
+            .client
+            .subscribe(subject)
+            .await
+            .map_err(|error| Stop::Failed { error: format!("can't listen for results: {error}"), retry: true })?;
+        Ok(Self {
+            of: reader.info.frames,
+            replay: (stored_before > 0).then(|| store.replay()),
+            job,
+            nats,
+            meter,
+            reports,
+            reader,
+            results,
+            store,
+            stored_before,
+            sink,
+            pending: BTreeMap::new(),
+            streaming: false,
+            silences: 0,
+            interrupted: false,
+        })
+    }
+
+    /// Until the source has ended and every frame is stored; what was missing at its end.
+    async fn work(&mut self) -> Result<Option<String>, Stop> {
+        let mut end = None;
+        loop {
+            self.store_ready().await?;
+            if let Some(error) = end.take() {
+                if self.pending.is_empty() {
+                    return Ok(error);
+                }
+                end = Some(error);
+            }
+            match self.step(end.is_none()).await {
+                Step::Read(Some(Message::Frame(read))) => self.take(read).await?,
+                Step::Read(Some(Message::End(error))) => end = Some(error),
+                Step::Read(None) => end = Some(Some("the source's reader ended unexpectedly".to_owned())),
+                Step::Result(Some(message)) => self.note(&message).await,
+                Step::Result(None) => {
+                    return Err(Stop::Failed { error: "results can't be received any more".into(), retry: true });
+                }
+                Step::Due => self.send_due().await?,
+            }
+        }
+    }
+
+    async fn step(&mut self, reading: bool) -> Step {
+        let credit = reading && self.pending.len() < self.job.limits.inflight;
+        // A result that is there needs no time-out, also when it waits for an earlier one.
+        let due = self.pending.values().filter(|p| p.result.is_none()).map(|p| p.due).min();
+        tokio::select! {
+            message = self.results.next() => Step::Result(message),
+            message = self.reader.frames.recv(), if credit => Step::Read(message),
+            () = sleep_until(due) => Step::Due,
+        }
+    }
+
+    /// Takes a frame from the source: one of an earlier attempt goes straight on, another one is sent.
+    async fn take(&mut self, read: Read) -> Result<(), Stop> {
+        let Read { frame, body } = read;
+        if let Some(replay) = &mut self.replay
+            && frame.number < self.stored_before
+        {
+            let result = replay.next().await?;
+            return self.pass_on(frame, result).await;
+        }
+        let Some(body) = body else { return Ok(()) };
+        let analysis = &self.job.settings.analysis;
+        let header = FrameHeader {
+            scenario: self.job.scenario.clone(),
+            run: self.job.run,
+            fence: self.job.fence,
+            frame: frame.number,
+            pts_ms: frame.pts_ms,
+            captured_at: Timestamp::now(),
+            source: self.reader.info.size,
+            input: self.reader.fit.input,
+            colour: frame.picture.colour(),
+            confidence: analysis.confidence,
+            iou: analysis.iou,
+            classes: analysis.classes.clone(),
+        };
+        let number = frame.number;
+        let pending = Pending { frame, header, body, due: Instant::now(), sent: false, result: None };
+        self.pending.insert(number, pending);
+        self.send(number).await;
+        Ok(())
+    }
+
+    /// Puts a frame into the queue; if that can't be done now, it is due again soon.
+    async fn send(&mut self, number: u64) {
+        let Some(pending) = self.pending.get_mut(&number) else { return };
+        let subject = subjects::frame(&self.job.settings.model, FrameClass::Batch, &self.job.scenario);
+        let message = PublishMessage::build().headers(pending.header.to_headers()).payload(pending.body.clone());
+        let wait = match publish(&self.nats.jetstream, subject, message).await {
+            Ok(Stored::At(_)) => {
+                pending.sent = true;
+                self.job.limits.frame_timeout
+            }
+            // Sent before and still queued: it will be taken. Or the queue is about to be cleared of answered ones.
+            Ok(Stored::SubjectFull | Stored::Conflict) if pending.sent => self.job.limits.frame_timeout,
+            Ok(Stored::SubjectFull | Stored::Conflict) => QUEUE_RETRY,
+            Err(error) => {
+                debug!(scenario = %self.job.scenario, frame = number, error = chain(&error), "can't queue a frame");
+                QUEUE_RETRY
+            }
+        };
+        pending.due = Instant::now() + wait;
+    }
+
+    /// Sends again what got no result in time, and tells when nobody seems to analyse.
+    async fn send_due(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        let due: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(_, p)| p.result.is_none() && p.due <= now)
+            .map(|(n, p)| (*n, p.sent))
+            .collect();
+        if due.iter().any(|(_, sent)| *sent) {
+            self.silences = self.silences.saturating_add(1);
+            warn!(scenario = %self.job.scenario, frames = due.len(), "no result in time: sending again");
+        }
+        for (number, _) in due {
+            self.send(number).await;
+        }
+        if self.silences >= SILENCES && !self.interrupted {
+            self.interrupted = true;
+            let error = format!("no inference for {}", self.job.settings.model);
+            self.tell(Report::Interrupted { kind: InterruptionKind::Inference, error }).await;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a worker's answer.
+    async fn note(&mut self, message: &async_nats::Message) {
+        let raw: RawResult = match serde_json::from_slice(&message.payload) {
+            Ok(raw) => raw,
+            Err(error) => {
+                warn!(scenario = %self.job.scenario, %error, "a result can't be read");
+                return;
+            }
+        };
+        if raw.fence != self.job.fence {
+            return;
+        }
+        let Some(pending) = self.pending.get_mut(&raw.frame) else { return };
+        pending.result.get_or_insert(raw.outcome);
+        self.silences = 0;
+        if std::mem::take(&mut self.interrupted) {
+            self.tell(Report::Resumed).await;
+        }
+    }
+
+    /// Stores what is next in order, as far as results are there.
+    async fn store_ready(&mut self) -> Result<(), Stop> {
+        while let Some(entry) = self.pending.first_entry() {
+            if entry.get().result.is_none() {
+                break;
+            }
+            let Pending { frame, header, result, .. } = entry.remove();
+            let (model, detections, timing_ms) = match result {
+                Some(RawOutcome::Analysed { model, detections, timing_ms }) => (model, detections, timing_ms),
+                Some(RawOutcome::Refused { error }) => return Err(Stop::for_good(error)),
+                None => break,
+            };
+            let result = FrameDetections {
+                scenario: header.scenario,
+                run: header.run,
+                frame: frame.number,
+                pts_ms: header.pts_ms,
+                captured_at: header.captured_at,
+                width: header.source.width,
+                height: header.source.height,
+                model,
+                detections,
+                timing_ms,
+            };
+            self.store.append(&result).await?;
+            self.meter.stored(self.store.frames());
+            self.pass_on(frame, result).await?;
+        }
+        Ok(())
+    }
+
+    /// A frame whose result is stored: the first one is told of, all are drawn.
+    async fn pass_on(&mut self, frame: Frame, result: FrameDetections) -> Result<(), Stop> {
+        if !std::mem::replace(&mut self.streaming, true) {
+            self.tell(Report::Streaming).await;
+        }
+        if self.sink.push(frame, result.detections).await {
+            return Ok(());
+        }
+        let error = std::mem::replace(&mut self.sink, Sink::None).finish().await;
+        Err(Stop::for_good(error.err().unwrap_or_else(|| "the video's writer ended early".to_owned())))
+    }
+
+    async fn tell(&mut self, report: Report) {
+        // Its receiver lives as long as the attempt; if it is gone, so is the need to tell.
+        let _ = self.reports.send(report).await;
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

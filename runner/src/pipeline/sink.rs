@@ -1,0 +1,97 @@
+//! The writing end: a thread that draws results on their frames and records them.
+
+use std::{path::PathBuf, thread};
+
+use kadr_shared::{message::detection::Detection, telemetry::chain};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    overlay::Overlay,
+    record::Recorder,
+    source::{Frame, SourceInfo},
+};
+
+/// Frames that wait to be drawn. A full queue makes the pipeline wait: no frame is left out.
+const QUEUE: usize = 4;
+
+/// What becomes of frames whose results are stored.
+pub(super) enum Sink {
+    /// Nothing: no video is wanted.
+    None,
+    Video {
+        frames: mpsc::Sender<(Frame, Vec<Detection>)>,
+        done: oneshot::Receiver<Result<(), String>>,
+    },
+}
+
+impl Sink {
+    /// Begins a recording at `path`, or none. The error is for people.
+    pub(super) async fn open(path: Option<PathBuf>, info: &SourceInfo) -> Result<Self, String> {
+        let Some(path) = path else { return Ok(Self::None) };
+        let (frames, queue) = mpsc::channel(QUEUE);
+        let (finished, done) = oneshot::channel();
+        let (opened, open) = oneshot::channel();
+        let info = info.clone();
+        thread::Builder::new()
+            .name("kadr-video".into())
+            .spawn(move || {
+                let recorder = prepare(&path, &info);
+                let (recorder, overlay) = match recorder {
+                    Ok(ready) => ready,
+                    Err(error) => {
+                        let _ = opened.send(Err(error));
+                        return;
+                    }
+                };
+                if opened.send(Ok(())).is_ok() {
+                    // Nobody may be left to hear it.
+                    let _ = finished.send(write(recorder, overlay, queue));
+                }
+            })
+            .map_err(|error| format!("can't start a thread to write the video: {error}"))?;
+        match open.await {
+            Ok(Ok(())) => Ok(Self::Video { frames, done }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err("the video's writer ended unexpectedly".to_owned()),
+        }
+    }
+
+    /// Hands a frame over; false: the writer has ended, [`Sink::finish`] tells why.
+    pub(super) async fn push(&self, frame: Frame, detections: Vec<Detection>) -> bool {
+        match self {
+            Self::None => true,
+            Self::Video { frames, .. } => frames.send((frame, detections)).await.is_ok(),
+        }
+    }
+
+    /// Writes what is left and closes the file.
+    pub(super) async fn finish(self) -> Result<(), String> {
+        match self {
+            Self::None => Ok(()),
+            Self::Video { frames, done } => {
+                drop(frames);
+                done.await.unwrap_or_else(|_| Err("the video's writer ended unexpectedly".to_owned()))
+            }
+        }
+    }
+}
+
+fn prepare(path: &std::path::Path, info: &SourceInfo) -> Result<(Recorder, Overlay), String> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| format!("can't make the folder {}: {e}", folder.display()))?;
+    }
+    let recorder = Recorder::create(path, info).map_err(|error| chain(&error))?;
+    Ok((recorder, Overlay::new()))
+}
+
+fn write(
+    mut recorder: Recorder,
+    mut overlay: Overlay,
+    mut queue: mpsc::Receiver<(Frame, Vec<Detection>)>,
+) -> Result<(), String> {
+    while let Some((mut frame, detections)) = queue.blocking_recv() {
+        overlay.draw(&mut frame.picture, &detections);
+        recorder.push(&frame.picture, frame.pts_ms).map_err(|error| chain(&error))?;
+    }
+    recorder.finish().map(|_| ()).map_err(|error| chain(&error))
+}

@@ -1,0 +1,160 @@
+//! Storing results: each frame's once, in order, without holes, by the assigned runner only.
+//!
+//! Every append expects the subject's last sequence, and carries the fence: a conflict is looked into, never overwritten.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    message::{PublishMessage, StreamMessage},
+    stream::LastRawMessageErrorKind,
+};
+use kadr_shared::{
+    id::{RunId, ScenarioId},
+    message::detection::FrameDetections,
+    nats::Nats,
+    publish::{Stored, publish},
+    subjects,
+    tail::Tail,
+    telemetry::chain,
+};
+use tracing::warn;
+
+/// The fence of whoever stored a result.
+const FENCE: &str = "Kadr-Fence";
+/// Between two tries while the server does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+/// For one read of the stream's last message.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The end of a scenario's stored results.
+pub(super) struct Store {
+    nats: Nats,
+    scenario: ScenarioId,
+    run: RunId,
+    fence: u64,
+    /// The subject's last sequence; 0: it is empty.
+    last: u64,
+    /// Frames of this run that are stored.
+    frames: u64,
+}
+
+/// Why a result can't be stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the scenario was given to another runner")]
+    Fenced,
+    #[error("a stored result can't be read")]
+    Unreadable(#[source] serde_json::Error),
+    #[error("a result can't be written as JSON")]
+    Write(#[source] serde_json::Error),
+}
+
+/// The last stored message: its place, its fence and what it says.
+struct Last {
+    seq: u64,
+    fence: u64,
+    result: FrameDetections,
+}
+
+impl Store {
+    /// Looks where the stored results end. Waits for the server if it has to.
+    pub(super) async fn open(nats: Nats, scenario: ScenarioId, run: RunId, fence: u64) -> Result<Self, StoreError> {
+        let mut store = Self { nats, scenario, run, fence, last: 0, frames: 0 };
+        store.look().await?;
+        Ok(store)
+    }
+
+    /// Frames of this run that are stored: they are 0 to one less than it.
+    pub(super) const fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Stores the result of the next frame. One that is there already is left as it is.
+    pub(super) async fn append(&mut self, result: &FrameDetections) -> Result<(), StoreError> {
+        let payload = serde_json::to_vec(result).map_err(StoreError::Write)?;
+        while self.frames <= result.frame {
+            let message = PublishMessage::build()
+                .payload(payload.clone().into())
+                .header(FENCE, self.fence.to_string())
+                .expected_last_subject_sequence(self.last);
+            match publish(&self.nats.jetstream, subjects::detections(&self.scenario), message).await {
+                Ok(Stored::At(seq)) => {
+                    self.last = seq;
+                    self.frames = result.frame + 1;
+                }
+                Ok(Stored::Conflict | Stored::SubjectFull) => self.look().await?,
+                Err(error) => {
+                    warn!(scenario = %self.scenario, error = chain(&error), "can't store a result, trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The run's stored results from the first on, for a later attempt to draw from.
+    pub(super) fn replay(&self) -> Replay {
+        let subject = subjects::detections(&self.scenario);
+        Replay { tail: Tail::new(self.nats.jetstream.clone(), subjects::DETECTIONS, subject, 1), run: self.run }
+    }
+
+    async fn look(&mut self) -> Result<(), StoreError> {
+        match self.read_last().await? {
+            None => (self.last, self.frames) = (0, 0),
+            Some(last) if last.fence > self.fence => return Err(StoreError::Fenced),
+            Some(last) => {
+                self.last = last.seq;
+                self.frames = if last.result.run == self.run { last.result.frame + 1 } else { 0 };
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_last(&self) -> Result<Option<Last>, StoreError> {
+        let subject = subjects::detections(&self.scenario);
+        loop {
+            let read = async {
+                let stream = self.nats.jetstream.get_stream_no_info(subjects::DETECTIONS).await.ok()?;
+                match stream.get_last_raw_message_by_subject(&subject).await {
+                    Ok(message) => Some(Some(message)),
+                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Some(None),
+                    Err(_) => None,
+                }
+            };
+            match tokio::time::timeout(READ_TIMEOUT, read).await {
+                Ok(Some(None)) => return Ok(None),
+                Ok(Some(Some(message))) => return parse(&message).map(Some),
+                Ok(None) | Err(_) => {
+                    warn!(scenario = %self.scenario, "can't read the stored results' end, trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+}
+
+fn parse(message: &StreamMessage) -> Result<Last, StoreError> {
+    let fence = message.headers.get(FENCE).and_then(|v| v.as_str().parse().ok()).unwrap_or(0);
+    let result = serde_json::from_slice(&message.payload).map_err(StoreError::Unreadable)?;
+    Ok(Last { seq: message.sequence, fence, result })
+}
+
+/// A run's stored results, in order.
+pub(super) struct Replay {
+    tail: Tail,
+    run: RunId,
+}
+
+impl Replay {
+    /// The next one. Only to be asked for results that are known to be stored.
+    pub(super) async fn next(&mut self) -> Result<FrameDetections, StoreError> {
+        loop {
+            let entry = self.tail.next().await;
+            let result: FrameDetections =
+                serde_json::from_slice(&entry.message.payload).map_err(StoreError::Unreadable)?;
+            if result.run == self.run {
+                return Ok(result);
+            }
+        }
+    }
+}
