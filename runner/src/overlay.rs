@@ -14,8 +14,8 @@ use kadr_shared::{geometry::Size, message::detection::Detection};
 
 use self::{
     canvas::{Canvas, Rect},
-    palette::{Ink, Paint},
-    text::Typesetter,
+    palette::Paint,
+    text::{Mask, Typesetter},
 };
 use crate::picture::Picture;
 
@@ -68,37 +68,35 @@ impl Overlay {
         self.typesetter.set_size(style.font);
         let mut marked: Vec<_> =
             detections.iter().filter_map(|found| Some((found, visible(found.bbox, size)?))).collect();
-        marked.sort_by(|(a, _), (b, _)| a.confidence.total_cmp(&b.confidence));
-        let mut canvas = Canvas::new(picture);
+        marked.sort_by(|(a, _), (b, _)| b.confidence.total_cmp(&a.confidence));
+        // The surest has the first choice of a place for its label.
+        let mut plates = Vec::with_capacity(marked.len());
         for (found, frame) in &marked {
+            let text = self.set(found);
+            plates.push(plate(size, *frame, (text.width, text.height), style, &plates));
+        }
+        let mut canvas = Canvas::new(picture);
+        for (found, frame) in marked.iter().rev() {
             canvas.outline(*frame, style.line, Paint::of_class(found.class).in_yuv(colour));
         }
         // After all boxes: no line crosses a label.
-        for (found, frame) in &marked {
-            self.label(&mut canvas, found, *frame, style, Paint::of_class(found.class), colour);
+        for ((found, _), plate) in marked.iter().zip(&plates).rev() {
+            let paint = Paint::of_class(found.class);
+            let text = self.set(found);
+            canvas.fill(*plate, paint.in_yuv(colour));
+            canvas.blend(plate.left + style.margin, plate.top, *plate, text, paint.contrast().in_yuv(colour));
         }
     }
 
-    fn label(
-        &mut self,
-        canvas: &mut Canvas<'_>,
-        found: &Detection,
-        frame: Rect,
-        style: Style,
-        paint: Paint,
-        colour: kadr_shared::message::frame::Colour,
-    ) {
+    /// The label of a detection, such as "car 0.87".
+    fn set(&mut self, found: &Detection) -> &Mask {
         self.text.clear();
         self.text.extend(found.label.chars().take(MAX_LABEL_CHARS).map(|c| if c.is_control() { ' ' } else { c }));
         if found.confidence.is_finite() {
             // Writing into a String does not fail.
             let _ = write!(self.text, " {:.2}", found.confidence);
         }
-        let mask = self.typesetter.set(&self.text);
-        let plate = plate(canvas.size(), frame, (mask.width, mask.height), style);
-        canvas.fill(plate, paint.in_yuv(colour));
-        let ink: Ink = paint.contrast().in_yuv(colour);
-        canvas.blend(plate.left + style.margin, plate.top, plate, mask, ink);
+        self.typesetter.set(&self.text)
     }
 }
 
@@ -118,14 +116,21 @@ fn visible(bbox: [f32; 4], size: Size) -> Option<Rect> {
     Some(Rect { left, top, right, bottom }.even(size))
 }
 
-/// Where a label of `text` pixels lies: on the box's upper edge, or beneath that edge if there is no room above.
-fn plate(size: Size, frame: Rect, text: (u32, u32), style: Style) -> Rect {
+/// Where a label of `text` pixels lies: on the box's upper edge, or beneath that edge if there is no room above; away
+/// from the labels that are `taken` if one or two rows further are enough for that.
+fn plate(size: Size, frame: Rect, text: (u32, u32), style: Style, taken: &[Rect]) -> Rect {
     let (width, height) = (text.0 + 2 * style.margin, text.1.next_multiple_of(2));
     // Pushed to the left where it would leave the picture; cut on the right only if it is wider than that.
     let left = frame.left.min(size.width.saturating_sub(width.next_multiple_of(2)) / 2 * 2);
-    let above = (frame.top + style.line).checked_sub(height);
-    let top = above.map_or(frame.top, |top| top / 2 * 2);
-    Rect { left, top, right: left + width, bottom: top + height }.even(size)
+    let row = |index: u32| {
+        let top = match (frame.top + style.line).checked_sub(height) {
+            Some(above) => above.checked_sub(index * height)? / 2 * 2,
+            None => frame.top + index * height,
+        };
+        Some(Rect { left, top, right: left + width, bottom: top + height }.even(size))
+    };
+    let first = row(0).unwrap_or(frame);
+    (0..3).filter_map(row).find(|place| !taken.iter().any(|other| place.overlaps(other))).unwrap_or(first)
 }
 
 #[cfg(test)]
@@ -133,7 +138,7 @@ mod tests {
     use kadr_shared::message::frame::Colour;
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{palette::Ink, *};
 
     const SIZE: Size = Size { width: 640, height: 272 };
 
@@ -179,11 +184,23 @@ mod tests {
     fn a_label_stays_within_the_picture() {
         for bbox in [[600.0, 0.0, 640.0, 40.0], [0.0, 0.0, 30.0, 272.0], [630.0, 260.0, 700.0, 300.0]] {
             let frame = visible(bbox, SIZE).unwrap();
-            let place = plate(SIZE, frame, (80, 16), Style::of(SIZE));
+            let place = plate(SIZE, frame, (80, 16), Style::of(SIZE), &[]);
             assert!(place.right <= 640 && place.bottom <= 272 && place.right - place.left >= 84, "{place:?}");
         }
-        let low = plate(SIZE, visible([10.0, 4.0, 90.0, 90.0], SIZE).unwrap(), (80, 16), Style::of(SIZE));
+        let low = plate(SIZE, visible([10.0, 4.0, 90.0, 90.0], SIZE).unwrap(), (80, 16), Style::of(SIZE), &[]);
         assert_eq!(low.top, 4, "no room above: below the edge");
+    }
+
+    #[test]
+    fn labels_of_one_object_are_stacked() {
+        let frame = visible([100.0, 100.0, 300.0, 200.0], SIZE).unwrap();
+        let style = Style::of(SIZE);
+        let mut taken = vec![plate(SIZE, frame, (80, 16), style, &[])];
+        for _ in 0..2 {
+            let next = plate(SIZE, frame, (60, 16), style, &taken);
+            assert!(!taken.iter().any(|other| next.overlaps(other)), "{next:?} and {taken:?}");
+            taken.push(next);
+        }
     }
 
     #[test]

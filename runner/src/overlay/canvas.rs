@@ -15,6 +15,10 @@ pub(super) struct Rect {
 }
 
 impl Rect {
+    pub(super) const fn overlaps(&self, other: &Self) -> bool {
+        self.left < other.right && other.left < self.right && self.top < other.bottom && other.top < self.bottom
+    }
+
     /// The smallest rectangle around this one whose edges are even or the picture's.
     pub(super) fn even(self, size: Size) -> Self {
         Self {
@@ -28,17 +32,12 @@ impl Rect {
 
 /// A picture being drawn on.
 pub(super) struct Canvas<'a> {
-    size: Size,
     planes: [PlaneMut<'a>; 3],
 }
 
 impl<'a> Canvas<'a> {
     pub(super) fn new(picture: &'a mut Picture) -> Self {
-        Self { size: picture.size(), planes: picture.planes_mut() }
-    }
-
-    pub(super) const fn size(&self) -> Size {
-        self.size
+        Self { planes: picture.planes_mut() }
     }
 
     /// The edges of `rect`, `line` pixels wide on its inside; `line` is even.
