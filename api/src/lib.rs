@@ -1,1 +1,29 @@
-//! (being written)
+//! The way in for users and programs: REST with OpenAPI, over a read model of the log.
+//!
+//! Decides nothing. A request to change something is put into the inbox and its outcome is read from the log; every
+//! other answer comes from tables that follow the log and can be rebuilt from it at any time.
+//!
+//! | module | |
+//! |---|---|
+//! | [`service`](Api) | binds, starts the parts, ends them in order |
+//! | `http` | routes, parameters, middleware: HTTP and nothing else |
+//! | `body` | what answers look like: scenarios, settings, events, as JSON and as OpenAPI schemas |
+//! | `problem` | every way a request can fail, with its stable name |
+//! | `commands` | into the inbox, and waiting for what becomes of it |
+//! | `projection` | follows the log into the read model |
+//! | `read_model` | the tables: opening, reading, writing |
+//! | `live` | the runners' numbers of this moment, in memory only |
+
+mod body;
+mod commands;
+mod error;
+mod http;
+mod live;
+mod problem;
+mod projection;
+mod read_model;
+mod service;
+
+pub use error::ApiError;
+pub use problem::ProblemName;
+pub use service::{Api, Config};

@@ -1,0 +1,13 @@
+//! What goes over the wire: the bodies of design.md as types, each with its OpenAPI schema.
+//!
+//! They are made from the domain's types and hold no behaviour. Fields come out in the order that they stand here.
+
+mod event;
+mod json;
+mod scenario;
+mod settings;
+
+pub(crate) use event::{EventBody, Events};
+pub(crate) use json::{Body, Strict};
+pub(crate) use scenario::{Scenario, Scenarios};
+pub(crate) use settings::SettingsBody;

@@ -1,0 +1,200 @@
+//! A scenario's settings as they are documented and shown. They are parsed as the domain's own
+//! [`Settings`](kadr_shared::settings::Settings); a test holds the two together.
+
+use kadr_shared::settings::{self, RestartPolicy, Settings};
+use poem_openapi::{Enum, Object};
+use serde::Serialize;
+
+/// What a scenario is told to do. Only `source` has to be given.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+#[oai(rename = "Settings")]
+pub(crate) struct SettingsBody {
+    source: Source,
+    /// A model's name in the catalogue.
+    #[oai(default = "default_model")]
+    model: String,
+    #[oai(default)]
+    analysis: Analysis,
+    #[oai(default)]
+    outputs: Outputs,
+    #[oai(default)]
+    restart: Restart,
+}
+
+/// Where the video comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Source {
+    /// A file on the runner's machine, by absolute path (`/data/clip.mp4`) or `file://` address: MP4 with H.264, JPEG,
+    /// PNG. It is shown as an address.
+    url: String,
+}
+
+/// How frames are analysed.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Analysis {
+    /// The model's input, width x height in multiples of 32, such as `640x384`; null: the source letterboxed into 640.
+    input_size: Option<String>,
+    /// Detections below it are left out.
+    #[oai(default = "default_confidence", validator(minimum(value = "0"), maximum(value = "1")))]
+    confidence: f64,
+    /// Two boxes of one class that overlap more than this are one object.
+    #[oai(default = "default_iou", validator(minimum(value = "0"), maximum(value = "1")))]
+    iou: f64,
+    /// Labels to keep; empty: all.
+    #[oai(default)]
+    classes: Vec<String>,
+}
+
+/// What is made besides the stored detections.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Outputs {
+    /// An annotated MP4 of each run.
+    #[oai(default = "default_video")]
+    video: bool,
+}
+
+/// What happens when an attempt fails for a reason that may pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Restart {
+    #[oai(default = "default_policy")]
+    policy: Policy,
+    /// The most attempts that follow the first one within a run; for `on_failure` only.
+    #[oai(default = "default_limit")]
+    limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename_all = "snake_case", rename = "RestartPolicy")]
+#[serde(rename_all = "snake_case")]
+enum Policy {
+    Never,
+    OnFailure,
+    Always,
+}
+
+impl From<&Settings> for SettingsBody {
+    fn from(settings: &Settings) -> Self {
+        let Settings { source, model, analysis, outputs, restart } = settings;
+        let settings::Source { url } = source;
+        Self {
+            source: Source { url: url.to_string() },
+            model: model.to_string(),
+            analysis: analysis.into(),
+            outputs: outputs.into(),
+            restart: restart.into(),
+        }
+    }
+}
+
+impl From<&settings::Analysis> for Analysis {
+    fn from(analysis: &settings::Analysis) -> Self {
+        let settings::Analysis { input_size, confidence, iou, classes } = analysis;
+        Self {
+            input_size: input_size.map(|size| size.to_string()),
+            confidence: confidence.get(),
+            iou: iou.get(),
+            classes: classes.clone(),
+        }
+    }
+}
+
+impl From<&settings::Outputs> for Outputs {
+    fn from(settings::Outputs { video }: &settings::Outputs) -> Self {
+        Self { video: *video }
+    }
+}
+
+impl From<&settings::Restart> for Restart {
+    fn from(settings::Restart { policy, limit }: &settings::Restart) -> Self {
+        let policy = match policy {
+            RestartPolicy::Never => Policy::Never,
+            RestartPolicy::OnFailure => Policy::OnFailure,
+            RestartPolicy::Always => Policy::Always,
+        };
+        Self { policy, limit: *limit }
+    }
+}
+
+// The document's defaults are the domain's.
+
+impl Default for Analysis {
+    fn default() -> Self {
+        (&settings::Analysis::default()).into()
+    }
+}
+
+impl Default for Outputs {
+    fn default() -> Self {
+        (&settings::Outputs::default()).into()
+    }
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        (&settings::Restart::default()).into()
+    }
+}
+
+fn default_model() -> String {
+    settings::DEFAULT_MODEL.to_owned()
+}
+
+fn default_confidence() -> f64 {
+    Analysis::default().confidence
+}
+
+fn default_iou() -> f64 {
+    Analysis::default().iou
+}
+
+fn default_video() -> bool {
+    Outputs::default().video
+}
+
+fn default_policy() -> Policy {
+    Restart::default().policy
+}
+
+fn default_limit() -> u32 {
+    Restart::default().limit
+}
+
+#[cfg(test)]
+mod tests {
+    use poem_openapi::{registry::Registry, types::Type};
+    use serde_json::Value;
+
+    use super::*;
+
+    const FULL: &str = r#"{"source": {"url": "file:///data/a.mp4"}, "model": "yolov8s",
+        "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "classes": ["car", "bus"]},
+        "outputs": {"video": false}, "restart": {"policy": "always", "limit": 9}}"#;
+
+    #[test]
+    fn what_is_shown_is_what_the_domain_would_write() {
+        for json in [FULL, r#"{"source": {"url": "/data/a clip.mp4"}}"#] {
+            let settings: Settings = serde_json::from_str(json).unwrap();
+            let shown = serde_json::to_string(&SettingsBody::from(&settings)).unwrap();
+            assert_eq!(shown, serde_json::to_string(&settings).unwrap(), "field by field, in order, without noise");
+        }
+    }
+
+    #[test]
+    fn what_is_documented_is_what_the_domain_takes() {
+        let mut registry = Registry::new();
+        SettingsBody::register(&mut registry);
+        let full: Value = serde_json::from_str(FULL).unwrap();
+        for (schema, part) in
+            [("Settings", "/"), ("Source", "/source"), ("Analysis", "/analysis"), ("Restart", "/restart")]
+        {
+            let documented: Vec<_> = registry.schemas[schema].properties.iter().map(|(name, _)| *name).collect();
+            let mut fields: Vec<_> =
+                full.pointer(part.trim_end_matches('/')).unwrap().as_object().unwrap().keys().collect();
+            fields.sort();
+            let mut sorted = documented.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, fields, "{schema}");
+        }
+        assert_eq!(registry.schemas["Settings"].required, ["source"]);
+    }
+}

@@ -1,0 +1,22 @@
+//! Why the API can't start or had to end. What goes wrong in a single request is a [`problem`](crate::problem).
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::read_model::OpenError;
+
+/// The end of the service.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("can't listen at {address}: the port is in use; stop what uses it, or give another address by --listen")]
+    AddressInUse { address: SocketAddr, source: std::io::Error },
+    #[error("can't listen at {address}: give another address by --listen")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("can't use the folder {path} for the API's tables: make it writable, or give another one by --data")]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("can't open the API's tables")]
+    ReadModel(#[from] OpenError),
+    #[error("the HTTP server ended")]
+    Serve(#[source] std::io::Error),
+    #[error("the API's {task} ended unexpectedly")]
+    Task { task: &'static str, source: tokio::task::JoinError },
+}

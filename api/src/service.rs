@@ -1,0 +1,112 @@
+//! The service: binds, starts its parts, and ends them in order. What they do stands in their own modules.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use kadr_shared::{catalog::Catalog, nats::Nats};
+use poem::{Server, listener::TcpAcceptor};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{info, warn};
+
+use crate::{
+    commands::Commands,
+    error::ApiError,
+    http::{self, Services},
+    live::Live,
+    projection::Projection,
+    read_model::ReadModel,
+};
+
+/// What the API is told at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The folder of its tables (`api.sqlite3`). It is made if it is missing.
+    pub data: PathBuf,
+    /// The models that a scenario may name.
+    pub catalog: Catalog,
+}
+
+const FILE: &str = "api.sqlite3";
+/// How long requests under way may take at the end.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a part may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(10);
+/// A connection on which nothing moves for this long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The API, listening but not serving yet.
+pub struct Api {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+    nats: Nats,
+}
+
+impl Api {
+    /// Takes the address. Connections that come from now on wait for [`run`](Self::run).
+    pub async fn bind(config: Config, nats: Nats) -> Result<Self, ApiError> {
+        let address = config.listen;
+        let failed = |source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::AddrInUse => ApiError::AddressInUse { address, source },
+            _ => ApiError::Listen { address, source },
+        };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address, config, nats })
+    }
+
+    /// Where it listens, with the port that was really taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the shutdown, then ends in order: requests under way first, what they need after them.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ApiError> {
+        let Self { listener, address, config, nats } = self;
+        let Config { data, catalog, .. } = config;
+        tokio::fs::create_dir_all(&data).await.map_err(|source| ApiError::Folder { path: data.clone(), source })?;
+        let model = ReadModel::open(&data.join(FILE)).await?;
+
+        let parts = CancellationToken::new();
+        // If this future is dropped, its parts end too.
+        let guard = parts.clone().drop_guard();
+        let (projection, position) = Projection::new(nats.clone(), model.clone());
+        let projection = tokio::spawn(projection.run(parts.clone()));
+        let live = Live::default();
+        let following = tokio::spawn(live.clone().follow(nats.clone(), parts.clone()));
+
+        let commands = Commands::new(nats.clone(), model.clone(), position.clone());
+        let services = Services { nats, model: model.clone(), commands, position, live, catalog };
+        info!(%address, "the API listens");
+        let acceptor = TcpAcceptor::from_tokio(listener).map_err(ApiError::Serve)?;
+        let served = Server::new_with_acceptor(acceptor)
+            .name("api")
+            .idle_timeout(IDLE)
+            .run_with_graceful_shutdown(http::endpoint(services), shutdown.cancelled_owned(), Some(GRACE))
+            .await;
+
+        let ended = end(guard, [("projection", projection), ("live numbers", following)]).await;
+        model.close().await;
+        served.map_err(ApiError::Serve)?;
+        ended
+    }
+}
+
+/// Ends the parts and waits for them; tells the first that had not ended well.
+async fn end<const N: usize>(guard: DropGuard, tasks: [(&'static str, JoinHandle<()>); N]) -> Result<(), ApiError> {
+    drop(guard);
+    let mut result = Ok(());
+    for (task, mut handle) in tasks {
+        match tokio::time::timeout(END_DEADLINE, &mut handle).await {
+            Ok(Ok(())) => {}
+            Ok(Err(source)) => result = result.and(Err(ApiError::Task { task, source })),
+            Err(_) => {
+                warn!(task, "did not end in time");
+                handle.abort();
+            }
+        }
+    }
+    result
+}
