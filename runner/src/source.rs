@@ -8,6 +8,7 @@ mod h264;
 mod image;
 mod mp4;
 mod sniff;
+mod turn;
 
 use std::{
     fs::{self, File},

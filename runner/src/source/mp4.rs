@@ -21,7 +21,8 @@ use self::{
     samples::{Sample, Samples, Step},
     track::Description,
 };
-use super::{Frame, FrameRate, Source, SourceError, SourceInfo, h264::Decoder};
+use super::{Frame, FrameRate, Source, SourceError, SourceInfo, h264::Decoder, turn::Turn};
+use crate::picture::PictureError;
 
 /// A picture of 36,864 macroblocks, the largest there is, has 14 MB uncompressed.
 const SAMPLE_LIMIT: u32 = 32 << 20;
@@ -35,6 +36,7 @@ pub(super) struct Mp4Source<R> {
     current: usize,
     info: SourceInfo,
     decoder: Decoder,
+    turn: Turn,
     /// Presentation times of what the decoder has taken and not given back; the smallest comes out next.
     shown_at: BinaryHeap<Reverse<i64>>,
     /// The last sample read.
@@ -68,13 +70,14 @@ impl<R: Read + Seek> Mp4Source<R> {
             descriptions: track.descriptions,
             current: 0,
             info: SourceInfo {
-                size: stream.size,
+                size: track.turn.size(stream.size),
                 frame_rate,
                 timescale: track.timescale,
                 frames: Some(survey.frames),
                 colour: stream.colour,
             },
             decoder: Decoder::new(stream)?,
+            turn: track.turn,
             shown_at: BinaryHeap::new(),
             sample: Vec::new(),
             expected: survey.frames,
@@ -156,6 +159,7 @@ impl<R: Read + Seek + Send> Source for Mp4Source<R> {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
             if let Some(picture) = self.decoder.next_picture() {
+                let picture = self.turn.apply(picture).map_err(unusable)?;
                 let pts = self.shown_at.pop().map_or(self.last_pts, |Reverse(pts)| pts);
                 let first = *self.first_pts.get_or_insert(pts);
                 // Damaged timestamps may go back; shown frames never do.
@@ -182,4 +186,9 @@ impl<R: Read + Seek + Send> Source for Mp4Source<R> {
             }
         }
     }
+}
+
+/// What was decoded is not the picture it should be, which no file can bring about.
+fn unusable(error: PictureError) -> SourceError {
+    SourceError::Malformed { what: error.to_string(), position: 0 }
 }

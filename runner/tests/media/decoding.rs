@@ -106,6 +106,21 @@ fn parameter_sets_within_the_stream() {
 }
 
 #[test]
+fn a_turned_video_is_upright() {
+    for degrees in ["90", "180", "270"] {
+        let folder = folder();
+        let file = clip(&folder, "s=320x240:r=25:d=1", "-c:v libx264 -bf 2 -pix_fmt yuv420p");
+        let turned = folder.path().join("turned.mp4");
+        let (from, to, note) = (file.display().to_string(), turned.display().to_string(), format!("rotate={degrees}"));
+        ffmpeg(["-i", &from, "-c", "copy", "-metadata:s:v", &note, &to]);
+        let size = if degrees == "180" { (320, 240) } else { (240, 320) };
+        let found = open(&turned).unwrap().info().size;
+        assert_eq!((found.width, found.height), size, "{degrees}");
+        assert_same(&frames(&turned), &turned);
+    }
+}
+
+#[test]
 fn uneven_timing_is_kept() {
     let folder = folder();
     let file = clip(

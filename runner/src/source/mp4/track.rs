@@ -17,6 +17,7 @@ use super::{
 use crate::source::{
     SourceError,
     h264::{self, sps::Stream},
+    turn::Turn,
 };
 
 /// An index takes some 16 bytes a frame and packet of sound: this is days of video.
@@ -25,6 +26,7 @@ const MOOV_LIMIT: u64 = 128 << 20;
 /// The chosen track.
 pub(super) struct Track {
     pub(super) timescale: NonZeroU32,
+    pub(super) turn: Turn,
     pub(super) samples: Samples,
     /// How its samples may be coded; the first is what the source is judged by.
     pub(super) descriptions: Vec<Description>,
@@ -73,6 +75,7 @@ pub(super) fn first_video<R: Read + Seek>(input: &mut Input<R>) -> Result<Track,
     let descriptions = stbl.stsd_box.entries.iter().map(Description::of).collect();
     Ok(Track {
         timescale: track.mdia_box.mdhd_box.timescale,
+        turn: Turn::of_matrix(&track.tkhd_box.matrix),
         samples: Samples::new(stbl, &moov, track.tkhd_box.track_id, found.end)?,
         descriptions,
     })
