@@ -119,6 +119,7 @@ impl Projection {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut retry = FIRST_RETRY;
         loop {
+            let before = self.position.borrow().seq;
             let error = match self.follow(&shutdown).await {
                 Ok(End::Shutdown) => return,
                 Ok(End::Recreated) => continue,
@@ -130,7 +131,8 @@ impl Projection {
                 self.position.send_modify(|p| p.following = Following::Halted(reason));
                 return;
             }
-            if matches!(self.position.borrow().following, Following::Yes) {
+            // Only what got on begins again with short waits: a full disk is found at the first commit of every try.
+            if self.position.borrow().seq > before {
                 retry = FIRST_RETRY;
             }
             warn!(error = %reason, again_in = ?retry, "the projection is interrupted");

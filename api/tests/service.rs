@@ -131,6 +131,32 @@ async fn an_event_of_the_future_stops_the_projection_and_readiness_says_so() {
 }
 
 #[tokio::test]
+async fn tables_that_take_nothing_are_told_and_tried_again() {
+    let (world, _orchestrator) = World::start().await;
+    let api = &world.api;
+    api.create("gate").await.json(201);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.folder.path().join("api.sqlite3"));
+    let tables = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room on the disk'); END";
+    sqlx::query(full).execute(&tables).await.unwrap();
+
+    let answer = api.command("gate", "k1", "start").await.json(202);
+    assert_eq!(answer["accepted_at_seq"], json!(null), "it is stored, and its answer can't be seen");
+    let told = eventually("it is told", || async {
+        let answer = api.get("/health/ready").await;
+        answer.text.contains("no room on the disk").then_some(answer)
+    })
+    .await;
+    told.json(503);
+    assert_eq!(api.get("/v1/scenarios/gate").await.json(200)["state"], "inactive", "nothing is half done");
+
+    sqlx::query("DROP TRIGGER full").execute(&tables).await.unwrap();
+    eventually_get(api, "/v1/scenarios/gate", |s| s["state"] == "init_startup").await;
+    assert_eq!(api.command("gate", "k1", "start").await.json(202)["accepted_at_seq"], 2);
+    api.ready().await;
+}
+
+#[tokio::test]
 async fn without_nats_commands_are_unavailable_and_answers_still_come() {
     let (world, orchestrator) = World::start().await;
     world.api.create("gate").await.json(201);
