@@ -10,7 +10,7 @@ use std::{
 
 use serde::Deserialize;
 use tokio::{
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     time::{Instant, timeout},
 };
 use tracing::warn;
@@ -62,6 +62,8 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server {
     keeper: Child,
+    /// The keeper ends the server when this is closed. Held apart: waiting for a child closes its own.
+    line: Option<ChildStdin>,
     url: String,
     pid: u32,
 }
@@ -113,17 +115,18 @@ impl Server {
             // Ctrl-C in a terminal goes to the whole group; the server is to outlive the services.
             .process_group(0);
         let mut keeper = command.spawn().map_err(|source| ServerError::Start { path: binary, source })?;
+        let mut line = keeper.stdin.take();
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             if let Some(url) = ready(&folder).await {
                 let pid = read_pid(&pid_file).await.unwrap_or(0);
-                return Ok(Self { keeper, url, pid });
+                return Ok(Self { keeper, line, url, pid });
             }
             if let Ok(Some(_)) = keeper.try_wait() {
                 return Err(ServerError::Ended { reason: reason_in(&log).await, log });
             }
             if Instant::now() >= deadline {
-                stop(&mut keeper).await;
+                stop(&mut keeper, &mut line).await;
                 return Err(ServerError::NotReady { log });
             }
             tokio::time::sleep(LOOK).await;
@@ -149,13 +152,12 @@ impl Server {
 
     /// Stops it in order and waits for that.
     pub async fn stop(mut self) {
-        stop(&mut self.keeper).await;
+        stop(&mut self.keeper, &mut self.line).await;
     }
 }
 
-async fn stop(keeper: &mut Child) {
-    // The keeper ends the server when its standard input ends.
-    drop(keeper.stdin.take());
+async fn stop(keeper: &mut Child, line: &mut Option<ChildStdin>) {
+    drop(line.take());
     if timeout(STOP_TIMEOUT, keeper.wait()).await.is_err() {
         warn!("the NATS server did not stop in time");
         if let Err(error) = keeper.kill().await {

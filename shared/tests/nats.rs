@@ -1,6 +1,6 @@
 //! The contracts with a real nats-server: streams, expected sequences, keys used once, readers without gap or repeat.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use kadr_shared::{
     domain::{Cause, Command, CommandEnvelope, EventData, Fact},
@@ -143,6 +143,18 @@ async fn a_port_in_use_and_a_folder_in_use_are_named() {
     let server = TestServer::start().await;
     let error = Server::start(server.folder(), 0).await.unwrap_err();
     assert!(matches!(error, ServerError::Busy { pid, .. } if pid == server.pid()), "{error}");
+}
+
+#[tokio::test]
+async fn watching_a_server_does_not_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path(), 0).await.unwrap();
+    tokio::select! {
+        () = server.ended() => panic!("it ended"),
+        connected = Nats::connect(server.url(), "test") => { connected.unwrap(); }
+    }
+    Nats::connect(server.url(), "test").await.expect("it lives on");
+    server.stop().await;
 }
 
 #[tokio::test]

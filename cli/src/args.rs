@@ -1,0 +1,230 @@
+//! What can be typed. Meaning is given to it elsewhere.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use kadr_shared::{
+    geometry::InputSize,
+    id::{CommandId, ModelName, ScenarioId},
+    settings::{DEFAULT_MODEL, Ratio},
+};
+
+/// Watches video and tells what it sees.
+#[derive(Debug, Parser)]
+#[command(name = "kadr", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the whole system on this machine, until Ctrl-C
+    Up(ServiceArgs),
+    /// Analyse a video or an image: annotated MP4, detections and event log
+    Analyze(AnalyzeArgs),
+    /// Start the API alone
+    Api(ServiceArgs),
+    /// Start an orchestrator alone
+    Orchestrator(ServiceArgs),
+    /// Start a runner alone
+    Runner(ServiceArgs),
+    /// Start an inference worker alone
+    Inference(ServiceArgs),
+    /// Create, look at, start, stop and delete scenarios
+    #[command(subcommand)]
+    Scenario(ScenarioCommand),
+    /// Follow or replay the log of a scenario
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// List models and fetch their weights
+    #[command(subcommand)]
+    Models(ModelsCommand),
+}
+
+impl Command {
+    /// Services tell what they do; commands for people only what is wrong.
+    pub const fn default_log(&self) -> &'static str {
+        match self {
+            Self::Up(_) | Self::Api(_) | Self::Orchestrator(_) | Self::Runner(_) | Self::Inference(_) => "info",
+            Self::Analyze(_) => "error",
+            Self::Scenario(_) | Self::Events(_) | Self::Models(_) => "warn",
+        }
+    }
+}
+
+/// Settings of services. Each may also stand in the file (`listen = "…"`) or in the environment (`KADR_LISTEN=…`);
+/// flags win over the environment, and that over the file.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceArgs {
+    /// Where the API listens [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Folder of all that is kept: NATS' streams, the API's tables, recordings [default: .kadr/data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// A running NATS server; without it `kadr up` starts its own
+    #[arg(long, value_name = "URL")]
+    pub nats: Option<String>,
+    /// Port of `kadr up`'s own NATS server; 0 takes a free one [default: 0]
+    #[arg(long, value_name = "PORT")]
+    pub nats_port: Option<u16>,
+    /// Folders of models, separated by colons [default: models]
+    #[arg(long, value_name = "DIRS")]
+    pub models: Option<String>,
+    /// Scenarios that a runner takes at the same time [default: 16]
+    #[arg(long, value_name = "N")]
+    pub capacity: Option<usize>,
+    /// Frames that an inference worker analyses at the same time, one a thread [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// A file with these settings (TOML) [default: kadr.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// How frames are analysed.
+#[derive(Debug, Clone, Args)]
+pub struct AnalysisArgs {
+    /// The model
+    #[arg(long, default_value = DEFAULT_MODEL)]
+    pub model: ModelName,
+    /// Leave out detections of less confidence
+    #[arg(long, default_value = "0.25")]
+    pub confidence: Ratio,
+    /// Boxes of a class that overlap more are one object
+    #[arg(long, default_value = "0.7")]
+    pub iou: Ratio,
+    /// Classes to look for, separated by commas (car,bus); all if not given
+    #[arg(long, value_delimiter = ',')]
+    pub classes: Vec<String>,
+    /// The model's input, width x height, multiples of 32; by default the source letterboxed into 640
+    #[arg(long, value_name = "WxH")]
+    pub input_size: Option<InputSize>,
+    /// Make no annotated video
+    #[arg(long)]
+    pub no_video: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AnalyzeArgs {
+    /// An MP4 with H.264, a JPEG or a PNG
+    pub source: PathBuf,
+    /// Folder for the results; it is made if it is missing
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub analysis: AnalysisArgs,
+    /// Use this NATS server instead of an own one
+    #[arg(long, value_name = "URL", env = "KADR_NATS")]
+    pub nats: Option<String>,
+    /// Folders of models, separated by colons
+    #[arg(long, value_name = "DIRS", env = "KADR_MODELS", default_value = "models")]
+    pub models: String,
+    /// Frames analysed at the same time, one a thread; by default one a core
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Where the API is, and how its answers are shown.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    /// Address of the API
+    #[arg(long, value_name = "URL", env = "KADR_API", default_value = "http://127.0.0.1:8080")]
+    pub api: String,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ScenarioCommand {
+    /// Create a scenario
+    Create {
+        id: ScenarioId,
+        /// The source: a path on the runner's machine, or an address
+        #[arg(long)]
+        source: String,
+        #[command(flatten)]
+        analysis: AnalysisArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// List all scenarios
+    List {
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show a scenario
+    Get {
+        id: ScenarioId,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Start a scenario
+    Start(Keyed),
+    /// Stop a scenario
+    Stop(Keyed),
+    /// Delete a scenario that does not run; its log stays
+    Delete {
+        id: ScenarioId,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Keyed {
+    pub id: ScenarioId,
+    /// Idempotency key: repeating a command with its key does nothing twice
+    #[arg(long)]
+    pub key: Option<CommandId>,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EventsCommand {
+    /// Print events as they come, until Ctrl-C
+    Tail(EventsArgs),
+    /// Print the log and the state after each event
+    Replay(EventsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    pub scenario: ScenarioId,
+    /// Begin with this sequence of the log
+    #[arg(long, value_name = "SEQ", default_value_t = 1)]
+    pub from: u64,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// List the models and whether their weights are here
+    List {
+        #[command(flatten)]
+        folders: ModelFolders,
+        /// Print JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download a model's weights into the first folder
+    Fetch {
+        name: ModelName,
+        /// Do nothing if good weights are in any of the folders
+        #[arg(long)]
+        if_missing: bool,
+        #[command(flatten)]
+        folders: ModelFolders,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ModelFolders {
+    /// Folders of models, separated by colons
+    #[arg(long, value_name = "DIRS", env = "KADR_MODELS", default_value = "models")]
+    pub models: String,
+}

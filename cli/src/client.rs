@@ -1,0 +1,175 @@
+//! The REST API as seen from the command line.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use kadr_shared::{
+    domain::Event,
+    id::{CommandId, ScenarioId},
+    settings::Settings,
+};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// Longer than the API takes for any answer.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Events asked for at once.
+const PAGE: u32 = 500;
+
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// What is read of a scenario here; the rest is shown as it comes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Scenario {
+    pub id: String,
+    pub state: String,
+    pub health: Health,
+    pub progress: Progress,
+    pub ended: Option<Ended>,
+    pub settings: Settings,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Health {
+    pub status: String,
+    pub error: Option<String>,
+    pub analysed_fps: Option<f64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Progress {
+    pub frame: u64,
+    pub of: Option<u64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ended {
+    pub reason: String,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Accepted {
+    pub id: String,
+    pub accepted_at_seq: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct EventsPage {
+    events: Vec<Event>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ScenariosPage {
+    scenarios: Vec<Value>,
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Problem {
+    title: String,
+    detail: Option<String>,
+}
+
+impl Client {
+    pub fn new(base: &str) -> Result<Self> {
+        let http = reqwest::Client::builder().timeout(TIMEOUT).build().context("can't make an HTTP client")?;
+        Ok(Self { http, base: base.trim_end_matches('/').to_owned() })
+    }
+
+    pub async fn create(&self, id: &ScenarioId, settings: &Value) -> Result<Value> {
+        let request = self.request(Method::POST, "/v1/scenarios").query(&[("id", id.as_str())]).json(settings);
+        self.answer(request).await
+    }
+
+    pub async fn get(&self, id: &ScenarioId) -> Result<Value> {
+        self.answer(self.request(Method::GET, &format!("/v1/scenarios/{id}"))).await
+    }
+
+    pub async fn scenario(&self, id: &ScenarioId) -> Result<Scenario> {
+        serde_json::from_value(self.get(id).await?).context("the API's answer can't be read")
+    }
+
+    pub async fn list(&self) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let request = self.request(Method::GET, "/v1/scenarios").query(&after.as_ref().map(|id| [("after", id)]));
+            let page: ScenariosPage = self.answer(request).await?;
+            all.extend(page.scenarios);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    pub async fn command(&self, id: &ScenarioId, command: &str, key: &CommandId) -> Result<Accepted> {
+        let request = self
+            .request(Method::POST, &format!("/v1/scenarios/{id}/commands"))
+            .header("Idempotency-Key", key.as_str())
+            .json(&json!({ "command": command }));
+        self.answer(request).await
+    }
+
+    pub async fn delete(&self, id: &ScenarioId) -> Result<()> {
+        let response = self.send(self.request(Method::DELETE, &format!("/v1/scenarios/{id}"))).await?;
+        self.checked(response).await.map(|_| ())
+    }
+
+    /// A page of a scenario's log from a sequence on; empty: there is no more.
+    pub async fn events(&self, id: &ScenarioId, from: u64) -> Result<Vec<Event>> {
+        let query = [("from", from.to_string()), ("limit", PAGE.to_string())];
+        let request = self.request(Method::GET, &format!("/v1/scenarios/{id}/events")).query(&query);
+        Ok(self.answer::<EventsPage>(request).await?.events)
+    }
+
+    /// A scenario's whole log from a sequence on.
+    pub async fn all_events(&self, id: &ScenarioId, mut from: u64) -> Result<Vec<Event>> {
+        let mut all = Vec::new();
+        loop {
+            let page = self.events(id, from).await?;
+            let Some(last) = page.last() else { return Ok(all) };
+            from = last.seq + 1;
+            all.extend(page);
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base))
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response> {
+        request.send().await.map_err(|error| {
+            let hint = "is it up? (`make up` or `kadr up`; --api names another address)";
+            if error.is_builder() {
+                anyhow!(error).context(format!("{} is no address of an API", self.base))
+            } else {
+                anyhow!(error).context(format!("no API answers at {}: {hint}", self.base))
+            }
+        })
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {
+        let response = self.send(request).await?;
+        self.checked(response).await?.json().await.context("the API's answer can't be read")
+    }
+
+    /// An error answer in words.
+    async fn checked(&self, response: reqwest::Response) -> Result<reqwest::Response> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        match response.json::<Problem>().await {
+            Ok(Problem { title, detail: Some(detail) }) => bail!("{title}: {detail}"),
+            Ok(Problem { title, detail: None }) => bail!("{title}"),
+            Err(_) if status == StatusCode::NOT_FOUND => bail!("{} is not kadr's API", self.base),
+            Err(_) => bail!("the API answered {status}"),
+        }
+    }
+}

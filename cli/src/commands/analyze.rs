@@ -1,0 +1,150 @@
+//! `kadr analyze`: the main job in one command, through the whole system, started for it and ended after it.
+
+mod outputs;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use kadr_inference::Store;
+use kadr_shared::{
+    id::{CommandId, ScenarioId},
+    nats::Nats,
+};
+
+use self::{outputs::Outputs, watch::End};
+use super::{FAILED, Failure, models, scenario};
+use crate::{
+    args::AnalyzeArgs,
+    client::Client,
+    config::{self, Config},
+    signals::{self, INTERRUPTED},
+    system::System,
+};
+
+pub async fn run(args: AnalyzeArgs) -> Result<(), Failure> {
+    let source = check_source(&args.source).map_err(Failure::unusable)?;
+    ensure_model(&args).await?;
+    let out = prepare(&args.out).map_err(Failure::unusable)?;
+    let stop = signals::first_signal()?;
+
+    // Beside the results, so that the video is moved and not copied; it goes when this function ends.
+    let work = tempfile::Builder::new()
+        .prefix(".kadr-")
+        .tempdir_in(&out)
+        .with_context(|| format!("can't write into {}", out.display()))
+        .map_err(Failure::unusable)?;
+    let config = Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data: work.path().to_owned(),
+        nats: args.nats.clone(),
+        models: args.models.clone(),
+        threads: args.threads,
+        ..Config::default()
+    };
+    let mut system = System::start(&config).await?;
+    let (api, nats_url) = (system.api(), system.nats_url().to_owned());
+    let done = tokio::select! {
+        error = system.broken() => Err(error),
+        done = analyze(&args, &source, &out, &config, api, nats_url, &stop) => done,
+    };
+    system.stop().await;
+    let (end, outputs) = done?;
+    outputs.summary(&end);
+    match end.shortfall() {
+        None => Ok(()),
+        Some(_) if stop.is_cancelled() => Err(Failure { code: INTERRUPTED, error: None }),
+        Some(why) => Err(Failure { code: FAILED, error: Some(anyhow!(why)) }),
+    }
+}
+
+async fn analyze(
+    args: &AnalyzeArgs,
+    source: &Path,
+    out: &Path,
+    config: &Config,
+    api: std::net::SocketAddr,
+    nats_url: String,
+    stop: &tokio_util::sync::CancellationToken,
+) -> Result<(End, Outputs)> {
+    let client = Client::new(&format!("http://{api}"))?;
+    let nats = Nats::connect(&nats_url, "kadr-analyze").await?;
+    let id = scenario_id(source, args.nats.is_some())?;
+    let url = source.to_str().with_context(|| format!("{} is no UTF-8 path", source.display()))?;
+    client.create(&id, &scenario::settings(url, &args.analysis)).await?;
+    client.command(&id, "start", &CommandId::generate()).await?;
+    let end = watch::until_ended(&client, &nats, &id, stop).await?;
+    let recordings = kadr_runner::Config::new(config.data.clone()).recordings();
+    let outputs = Outputs::write(&client, &nats, &id, &end, &recordings, out).await?;
+    if args.nats.is_some() {
+        // On a server that stays, nothing is left behind but the log.
+        client.delete(&id).await?;
+    }
+    Ok((end, outputs))
+}
+
+fn check_source(path: &Path) -> Result<PathBuf> {
+    if path.to_str().is_some_and(|text| text.contains("://") && !path.exists()) {
+        return Err(anyhow!("{} is no file: analyze takes an MP4 with H.264, a JPEG or a PNG", path.display()));
+    }
+    let path = std::fs::canonicalize(path).with_context(|| format!("can't read {}", path.display()))?;
+    if path.is_dir() {
+        return Err(anyhow!("{} is a folder: name a video or an image in it", path.display()));
+    }
+    Ok(path)
+}
+
+/// Model, classes and weights are looked at before anything is started.
+async fn ensure_model(args: &AnalyzeArgs) -> Result<(), Failure> {
+    let catalog = config::catalog(&args.models).map_err(Failure::unusable)?;
+    let model = catalog.model(&args.analysis.model).map_err(Failure::unusable)?;
+    model.classes(&args.analysis.classes).map_err(Failure::unusable)?;
+    let store = Store::new(config::folders(&args.models));
+    match store.locate(model) {
+        Ok(_) => Ok(()),
+        Err(kadr_inference::weights::WeightsError::NotFound { .. }) => models::ensure(&args.models, model).await,
+        Err(error) => Err(Failure::unusable(error)),
+    }
+}
+
+fn prepare(out: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(out).with_context(|| format!("can't make the folder {}", out.display()))?;
+    std::fs::canonicalize(out).with_context(|| format!("can't use the folder {}", out.display()))
+}
+
+/// A name from the file's; on a server of somebody else's, one that nobody else has.
+fn scenario_id(source: &Path, unique: bool) -> Result<ScenarioId> {
+    let stem = source.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let mut name: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).take(40).collect();
+    name = name.trim_matches(['-', '_']).to_owned();
+    if name.is_empty() {
+        name.push_str("clip");
+    }
+    if unique {
+        name = format!("{name}-{}", CommandId::generate().as_str().get(24..).unwrap_or_default());
+    }
+    name.parse().with_context(|| format!("can't make a scenario's id of {}", source.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_file_name_gives_an_id() {
+        for (file, id) in [
+            ("/a/bikes.mp4", "bikes"),
+            ("/a/My Clip (1).MP4", "my-clip--1"),
+            ("/a/кадр.mp4", "clip"),
+            ("/a/.mp4", "mp4"),
+            (&format!("/a/{}.mp4", "x".repeat(200)), &"x".repeat(40)),
+        ] {
+            assert_eq!(scenario_id(Path::new(file), false).unwrap().as_str(), id);
+        }
+        assert_ne!(
+            scenario_id(Path::new("/a/b.mp4"), true).unwrap(),
+            scenario_id(Path::new("/a/b.mp4"), true).unwrap()
+        );
+    }
+}

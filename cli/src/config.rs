@@ -1,0 +1,126 @@
+//! Settings of services: defaults, then a file, then the environment, then flags. Unknown keys are refused.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use kadr_inference::Store;
+use kadr_shared::catalog::Catalog;
+use serde::{Deserialize, Serialize};
+
+use crate::args::ServiceArgs;
+
+/// The file that is read if none is named.
+const FILE: &str = "kadr.toml";
+
+/// Everything that services are told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub data: PathBuf,
+    pub nats: Option<String>,
+    pub nats_port: u16,
+    /// Folders, separated by colons.
+    pub models: String,
+    pub capacity: usize,
+    pub threads: Option<usize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            data: ".kadr/data".into(),
+            nats: None,
+            nats_port: 0,
+            models: "models".into(),
+            capacity: 16,
+            threads: None,
+        }
+    }
+}
+
+/// The environment's variables are these names in capitals behind `KADR_`; others with that prefix are not settings.
+const KEYS: [&str; 7] = ["listen", "data", "nats", "nats_port", "models", "capacity", "threads"];
+
+impl Config {
+    pub fn load(args: &ServiceArgs) -> Result<Self> {
+        let file = args.config.clone().unwrap_or_else(|| FILE.into());
+        if args.config.is_some() && !file.is_file() {
+            bail!("there is no file {}: name another one by --config", file.display());
+        }
+        let mut figment = Figment::from(Serialized::defaults(Self::default()))
+            .merge(Toml::file(&file))
+            .merge(Env::prefixed("KADR_").only(&KEYS));
+        let nats_port = args.nats_port.map(u32::from);
+        for (key, value) in [
+            ("listen", args.listen.map(|v| v.to_string())),
+            ("data", args.data.as_ref().map(|v| v.display().to_string())),
+            ("nats", args.nats.clone()),
+            ("models", args.models.clone()),
+        ] {
+            if let Some(value) = value {
+                figment = figment.merge(Serialized::default(key, value));
+            }
+        }
+        for (key, value) in
+            [("nats_port", nats_port), ("capacity", args.capacity.map(to_u32)), ("threads", args.threads.map(to_u32))]
+        {
+            if let Some(value) = value {
+                figment = figment.merge(Serialized::default(key, value));
+            }
+        }
+        let config: Self = figment.extract().context("the settings can't be used")?;
+        if config.capacity == 0 || config.threads == Some(0) {
+            bail!("capacity and threads are at least 1");
+        }
+        Ok(config)
+    }
+
+    pub fn catalog(&self) -> Result<Catalog> {
+        catalog(&self.models)
+    }
+
+    pub fn inference(&self) -> Result<kadr_inference::Config> {
+        inference(&self.models, self.threads)
+    }
+
+    pub fn runner(&self) -> kadr_runner::Config {
+        kadr_runner::Config { capacity: self.capacity, ..kadr_runner::Config::new(self.data.clone()) }
+    }
+
+    pub fn api(&self) -> Result<kadr_api::Config> {
+        Ok(kadr_api::Config { listen: self.listen, data: self.data.clone(), catalog: self.catalog()? })
+    }
+}
+
+fn to_u32(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// The folders of a search path.
+pub fn folders(models: &str) -> Vec<PathBuf> {
+    models.split(':').filter(|part| !part.is_empty()).map(|part| Path::new(part).to_owned()).collect()
+}
+
+/// The catalogue of models that the folders hold, or the built-in one.
+pub fn catalog(models: &str) -> Result<Catalog> {
+    Catalog::find(&folders(models)).context("the catalogue of models can't be used")
+}
+
+/// An inference worker's settings.
+pub fn inference(models: &str, threads: Option<usize>) -> Result<kadr_inference::Config> {
+    let mut config = kadr_inference::Config::new(catalog(models)?, Store::new(folders(models)));
+    if let Some(threads) = threads.and_then(NonZeroUsize::new) {
+        config.threads = threads;
+    }
+    Ok(config)
+}
