@@ -1,4 +1,4 @@
-//! YOLOv8 on candle's own operators: one description of the network for every scale.
+//! YOLOv8 on candle's tensors: one description of the network for every scale.
 //!
 //! A batch of one RGB picture goes in, candidate boxes and their classes' scores come out. Nothing here knows files,
 //! colour spaces, thresholds or the network between machines. Layers are numbered as Ultralytics numbers them
@@ -10,6 +10,7 @@ mod conv;
 mod head;
 mod neck;
 mod parameters;
+mod patches;
 mod shape;
 
 use candle_core::{Result, Tensor};

@@ -27,8 +27,7 @@ impl Bottleneck {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.second.forward(&self.first.forward(x)?)?;
-        if self.shortcut { x + y } else { Ok(y) }
+        self.second.forward_onto(&self.first.forward(x)?, self.shortcut.then_some(x))
     }
 }
 

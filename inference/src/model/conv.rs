@@ -1,21 +1,24 @@
 //! A convolution with bias and, nearly always, SiLU: the only layer with parameters.
 //!
-//! It is written as one matrix product instead of [`Tensor::conv2d`], whose gathering of patches, one number at a
-//! time, takes most of its time. Here a plane keeps its zero border and is seen as one long row: the picture shifted by a
-//! kernel's tap is then a slice of it, so that gathering is one copy a channel and tap. The price is a product that is wider
-//! by the border's columns, which are cut off after it.
+//! It is one matrix product of the kernel and the picture's patches; [`super::patches`] says why not [`Tensor::conv2d`].
 
 use candle_core::{Result, Tensor};
 
-use super::parameters::{ParameterError, Source};
+use super::{
+    parameters::{ParameterError, Source},
+    patches::{Planes, silu, with_values},
+};
+
+/// Numbers in one band of patches (4 MiB): so it stays in the cache between being gathered and multiplied. Not less:
+/// before each product candle counts the cores anew, by a look into /proc, unless RAYON_NUM_THREADS is set.
+const BAND: usize = 1 << 20;
 
 /// Kernels are square, of side 1 (stride 1) or 3 (stride 1 or 2), padded to keep the size.
 #[derive(Debug)]
 pub(super) struct Conv {
     /// (out, side · side · in): a row lists the taps in reading order, each with all input channels.
     kernel: Tensor,
-    /// (1, out, 1, 1)
-    bias: Tensor,
+    bias: Vec<f32>,
     kind: Kind,
     activation: Activation,
 }
@@ -64,44 +67,56 @@ impl Conv {
         let bias = parameters.get(&format!("{path}.bias"), &[output])?;
         let pack = || -> Result<Self> {
             let kernel = weight.permute((0, 2, 3, 1))?.contiguous()?.reshape((output, side * side * input))?;
-            Ok(Self { kernel, bias: bias.reshape((1, output, 1, 1))?, kind, activation })
+            Ok(Self { kernel, bias: bias.to_vec1()?, kind, activation })
         };
         pack().map_err(|e| ParameterError::Tensor { name, source: e.into() })
     }
 
     /// (1, in, height, width) → (1, out, height, width), or half of each side.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, channels, height, width) = x.dims4()?;
-        let product = match self.kind {
-            Kind::Point => {
-                let product = self.kernel.matmul(&x.reshape((channels, height * width))?)?;
-                product.reshape((1, (), height, width))?
-            }
-            Kind::Area => self.gathered(&bordered(x)?, 1, height, width)?,
-            Kind::Halving => self.gathered(&phases(&bordered(x)?)?, 2, height / 2, width / 2)?,
-        };
-        let sum = product.broadcast_add(&self.bias)?;
-        match self.activation {
-            Activation::Silu => sum.silu(),
-            Activation::None => Ok(sum),
-        }
+        self.forward_onto(x, None)
     }
 
-    /// The product over a bordered picture, given as (phases, channels, lines, columns): `step` · `step` phases.
-    ///
-    /// Tap (ky, kx) of output (y, x) is at line y + ky / step, column x + kx / step of phase (ky % step, kx % step).
-    fn gathered(&self, bordered: &Tensor, step: usize, height: usize, width: usize) -> Result<Tensor> {
-        let (phases, channels, lines, columns) = bordered.dims4()?;
-        let rows = bordered.reshape((phases, channels, lines * columns))?;
-        let taps = (0..3)
-            .flat_map(|ky| (0..3).map(move |kx| (ky, kx)))
-            .map(|(ky, kx)| {
-                let shift = ky / step * columns + kx / step;
-                rows.get(ky % step * step + kx % step)?.narrow(1, shift, height * columns)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let product = self.kernel.matmul(&Tensor::cat(&taps, 0)?)?;
-        product.reshape((1, (), height, columns))?.narrow(3, 0, width)?.contiguous()
+    /// The same, added to `shortcut`.
+    pub(super) fn forward_onto(&self, x: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
+        let (_, channels, height, width) = x.dims4()?;
+        let (side, step) = (self.kind.side(), self.kind.step());
+        let (out_height, out_width) = (height / step, width / step);
+        let area = out_height * out_width;
+        let mut out = vec![0f32; self.bias.len() * area];
+        let taps = side * side * channels;
+        let band = (BAND / (taps * out_width)).max(1);
+        with_values(x, |values| {
+            let planes = Planes { values, channels, height, width, side, step };
+            for from in (0..out_height).step_by(band) {
+                let lines = from..out_height.min(from + band);
+                let count = lines.len() * out_width;
+                let columns = Tensor::from_vec(planes.patches(lines), (taps, count), x.device())?;
+                self.finish(&self.kernel.matmul(&columns)?, count, &mut out, from * out_width, area)?;
+            }
+            Ok(())
+        })?;
+        if let Some(shortcut) = shortcut {
+            with_values(shortcut, |values| {
+                out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+                Ok(())
+            })?;
+        }
+        Tensor::from_vec(out, (1, self.bias.len(), out_height, out_width), x.device())
+    }
+
+    /// Puts a band's product (out, count), with bias and activation, at its place in each plane of `out`.
+    fn finish(&self, product: &Tensor, count: usize, out: &mut [f32], from: usize, area: usize) -> Result<()> {
+        with_values(product, |values| {
+            for ((row, plane), bias) in values.chunks_exact(count).zip(out.chunks_exact_mut(area)).zip(&self.bias) {
+                let places = plane.iter_mut().skip(from).zip(row);
+                match self.activation {
+                    Activation::Silu => places.for_each(|(out, v)| *out = silu(v + bias)),
+                    Activation::None => places.for_each(|(out, v)| *out = v + bias),
+                }
+            }
+            Ok(())
+        })
     }
 }
 
@@ -112,22 +127,13 @@ impl Kind {
             Self::Area | Self::Halving => 3,
         }
     }
-}
 
-/// A border of one zero all round, and two more lines below: one that the last tap's slice runs into, and one because
-/// the lines are halved.
-fn bordered(x: &Tensor) -> Result<Tensor> {
-    x.pad_with_zeros(3, 1, 1)?.pad_with_zeros(2, 1, 3)
-}
-
-/// (1, channels, lines, columns) → (4, channels, lines / 2, columns / 2): even and odd lines' even and odd columns.
-fn phases(x: &Tensor) -> Result<Tensor> {
-    let (_, channels, lines, columns) = x.dims4()?;
-    let (lines, columns) = (lines / 2, columns / 2);
-    x.reshape((channels, lines, 2, columns, 2))?
-        .permute((2, 4, 0, 1, 3))?
-        .contiguous()?
-        .reshape((4, channels, lines, columns))
+    const fn step(self) -> usize {
+        match self {
+            Self::Point | Self::Area => 1,
+            Self::Halving => 2,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +148,7 @@ mod tests {
         #[test]
         fn the_matrix_product_equals_candles_own_convolution(
             kind in prop::sample::select(vec![Kind::Point, Kind::Area, Kind::Halving]),
-            input in 1usize..6, output in 1usize..6, height in 1usize..8, width in 1usize..8,
+            input in 1usize..6, output in 1usize..6, height in 1usize..8, width in 1usize..8, shortcut: bool,
         ) {
             let (height, width) = (height * 2, width * 2);
             let random = |shape: &[usize]| Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap();
@@ -152,10 +158,12 @@ mod tests {
             let parameters = [("a.weight".to_owned(), weight.clone()), ("a.bias".to_owned(), bias.clone())];
             let parameters: Parameters = parameters.into_iter().collect();
             let conv = Conv::load_with(&parameters, "a", kind, Channels(input, output), Activation::Silu);
-            let found = conv.unwrap().forward(&x).unwrap();
             let step = if kind == Kind::Halving { 2 } else { 1 };
+            let shortcut = shortcut.then(|| random(&[1, output, height / step, width / step]));
+            let found = conv.unwrap().forward_onto(&x, shortcut.as_ref()).unwrap();
             let bias = bias.reshape((1, output, 1, 1)).unwrap();
             let wanted = x.conv2d(&weight, side / 2, step, 1, 1).unwrap().broadcast_add(&bias).unwrap().silu().unwrap();
+            let wanted = shortcut.map_or(wanted.clone(), |s| (wanted + s).unwrap());
             prop_assert_eq!(found.dims(), wanted.dims());
             let worst = (found - wanted).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             prop_assert!(worst < 1e-4, "{} off", worst);

@@ -2,8 +2,8 @@
 //!
 //! A box is told as the distances from the anchor to its four sides, each as a distribution over bins of one stride.
 
-use candle_core::{D, Device, Result, Tensor};
-use candle_nn::ops::{sigmoid, softmax};
+use candle_core::{Device, Result, Tensor};
+use candle_nn::ops::{sigmoid, softmax_last_dim};
 
 use super::{
     Candidates, Plan, Pyramid,
@@ -63,7 +63,7 @@ impl Level {
         let (_, _, height, width) = x.dims4()?;
         let count = height * width;
         let sides = self.sides.forward(x)?.reshape((4, BINS, count))?.permute((2, 0, 1))?.contiguous()?;
-        let weights = softmax(&sides, D::Minus1)?.reshape((count * 4, BINS))?;
+        let weights = softmax_last_dim(&sides)?.reshape((count * 4, BINS))?;
         let distances = weights.matmul(bins)?.reshape((count, 4))?;
         let centres = centres(height, width, x.device())?;
         let near = (&centres - distances.narrow(1, 0, 2)?)?;
