@@ -3,7 +3,10 @@
 //! The stream is kept in memory, so that it and its consumers are gone after a server's restart: whatever goes wrong, the
 //! puller makes both again and goes on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{
     consumer::{AckPolicy, PullConsumer, pull},
@@ -33,6 +36,8 @@ const PULL_HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between tries to get at the stream, ever longer.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
+/// What has run for so long is in order: the next trouble is a new one.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// A frame that ended so many workers is not given to one more.
 const MAX_DELIVERIES: i64 = 5;
@@ -69,30 +74,28 @@ impl Puller {
         let consumer = subjects::frames_consumer(&self.slot.model().name, self.class);
         let mut retry = RETRY_FIRST;
         loop {
-            let mut worked = false;
-            match self.pull(&consumer, &queue, &shutdown, &mut worked).await {
+            let begun = Instant::now();
+            let ended = self.pull(&consumer, &queue, &shutdown).await;
+            if begun.elapsed() > STEADY {
+                retry = RETRY_FIRST;
+            }
+            match ended {
                 Ok(()) => return,
-                Err(error) if worked || retry == RETRY_FIRST => {
+                Err(error) if retry == RETRY_FIRST => {
                     warn!(consumer, error, "pulling frames is interrupted, trying again");
                 }
                 Err(error) => debug!(consumer, error, "still can't pull frames"),
             }
-            retry = if worked { RETRY_FIRST } else { (retry * 2).min(RETRY_MOST) };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(retry) => {}
             }
+            retry = (retry * 2).min(RETRY_MOST);
         }
     }
 
-    /// Pulls until `shutdown` (that is `Ok`) or trouble, in words. `worked` tells that a frame came through.
-    async fn pull(
-        &self,
-        name: &str,
-        queue: &mpsc::Sender<Frame>,
-        shutdown: &CancellationToken,
-        worked: &mut bool,
-    ) -> Result<(), String> {
+    /// Pulls until `shutdown` (that is `Ok`) or trouble, in words.
+    async fn pull(&self, name: &str, queue: &mpsc::Sender<Frame>, shutdown: &CancellationToken) -> Result<(), String> {
         let mut messages = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             opened = tokio::time::timeout(2 * NETWORK_PATIENCE, self.open(name)) => {
@@ -105,7 +108,6 @@ impl Puller {
                 () = shutdown.cancelled() => return Ok(()),
                 message = messages.next() => message.ok_or("the pull ended")?.map_err(|e| chain(&e))?,
             };
-            *worked = true;
             let published = match message.info() {
                 Ok(info) => info.published.unix_timestamp_nanos(),
                 Err(error) => return Err(format!("a message does not say where it comes from: {error}")),
