@@ -46,7 +46,7 @@ impl Command {
     /// Services tell what they do; commands for people only what is wrong.
     pub const fn default_log(&self) -> &'static str {
         match self {
-            Self::Up(_) | Self::Api(_) | Self::Orchestrator(_) | Self::Runner(_) | Self::Inference(_) => "info",
+            Self::Up(_) | Self::Api(_) | Self::Orchestrator(_) | Self::Runner(_) | Self::Inference(_) => "info,async_nats=warn,poem=warn",
             Self::Analyze(_) => "error",
             Self::Scenario(_) | Self::Events(_) | Self::Models(_) => "warn",
         }

@@ -166,7 +166,8 @@ impl State {
                 self.phase = Phase::Inactive;
                 self.run = None;
                 self.ended = None;
-                self.set_health(HealthStatus::Idle, None, time);
+                // Not by `set_health`: of a scenario that was never there, nothing has changed yet, and it is new.
+                self.health = Health { status: HealthStatus::Idle, error: None, since: time };
             }
             EventData::ScenarioReconfigured { settings } => self.settings = Some(settings.clone()),
             EventData::ScenarioDeleted {} => {

@@ -32,7 +32,7 @@ pub struct End {
     pub of: Option<u64>,
     pub reason: String,
     pub error: Option<String>,
-    /// From the first result to the last event.
+    /// From the runner's assignment to the last event.
     pub took: Duration,
 }
 
@@ -65,7 +65,7 @@ pub async fn until_ended(client: &Client, nats: &Nats, id: &ScenarioId, stop: &C
         };
         tokio::select! {
             entry = log.next() => match log::read(&entry)?.parse()? {
-                EventData::Activated { .. } => began = Instant::now(),
+                EventData::RunnerAssigned { .. } => began = Instant::now(),
                 EventData::AttemptFailed { error, .. } => display.say(&format!("trying again: {error}")),
                 EventData::SourceInterrupted { error, .. } => display.say(&error),
                 EventData::Deactivated { .. } => {
