@@ -62,6 +62,3 @@ struct Pyramid {
     p4: Tensor,
     p5: Tensor,
 }
-
-#[cfg(test)]
-mod tests;

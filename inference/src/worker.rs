@@ -77,6 +77,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
         some => some.to_vec(),
     };
     let lanes = config.threads.get();
+    // Frames a pull: one, but where lanes are many and fast a pull's round trip would leave them idle.
     let ahead = (lanes / 4).clamp(1, 4);
     let (entry, queues) = queues::queues(ahead);
     let queues = Arc::new(queues);
