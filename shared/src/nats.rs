@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, connection::State, jetstream};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
 use tracing::{debug, info, warn};
 
 /// Older servers ignore headers that kadr relies on without a word (an expected sequence over a wildcard, TTLs).
@@ -28,7 +28,7 @@ pub struct Nats {
 pub enum NatsError {
     #[error("no NATS server answers at {address}: start one, or give the right address by --nats")]
     Connect { address: String, source: async_nats::ConnectError },
-    #[error("{address} is no usable NATS address: write it as nats://host:4222")]
+    #[error("{address} is no usable NATS address: write it as nats://host:4222, several separated by commas")]
     Address { address: String },
     #[error("the NATS server at {address} is {found}; kadr needs {}.{} or newer: older ones ignore its ordering checks", OLDEST_SERVER.0, OLDEST_SERVER.1)]
     TooOld { address: String, found: String },
@@ -37,14 +37,17 @@ pub enum NatsError {
 }
 
 impl Nats {
-    /// Connects and checks the server. `name` is shown in the server's connection list.
+    /// Connects and checks the server. `address` may be several, separated by commas (the nodes of a cluster); `name` is
+    /// shown in the server's connection list.
     ///
     /// Later outages are survived: the client reconnects by itself, for ever.
     pub async fn connect(address: &str, name: &str) -> Result<Self, NatsError> {
         let shown = redacted(address);
-        if address.is_empty() || address.contains(char::is_whitespace) {
-            return Err(NatsError::Address { address: shown });
-        }
+        let servers: Vec<ServerAddr> = address
+            .split(',')
+            .map(|one| if one.is_empty() || one.contains(char::is_whitespace) { None } else { one.parse().ok() })
+            .collect::<Option<_>>()
+            .ok_or_else(|| NatsError::Address { address: shown.clone() })?;
         let label = name.to_owned();
         let options = ConnectOptions::new()
             .name(name)
@@ -65,7 +68,7 @@ impl Nats {
                 }
             });
         let client =
-            options.connect(address).await.map_err(|source| NatsError::Connect { address: shown.clone(), source })?;
+            options.connect(servers).await.map_err(|source| NatsError::Connect { address: shown.clone(), source })?;
         let server = client.server_info();
         if !new_enough(&server.version) {
             return Err(NatsError::TooOld { address: shown, found: server.version });

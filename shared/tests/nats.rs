@@ -133,6 +133,15 @@ async fn no_server_is_said_plainly() {
 }
 
 #[tokio::test]
+async fn of_several_addresses_one_has_to_answer() {
+    let server = TestServer::start().await;
+    Nats::connect(&format!("nats://127.0.0.1:1,{}", server.url()), "test").await.unwrap();
+    for bad in ["", "nats://a b", "nats://a:1,", "http://a:x"] {
+        assert!(matches!(Nats::connect(bad, "test").await, Err(NatsError::Address { .. })), "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn a_port_in_use_and_a_folder_in_use_are_named() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -149,11 +158,12 @@ async fn a_port_in_use_and_a_folder_in_use_are_named() {
 async fn watching_a_server_does_not_end_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path(), 0).await.unwrap();
+    let url = server.url().to_owned();
     tokio::select! {
         () = server.ended() => panic!("it ended"),
-        connected = Nats::connect(server.url(), "test") => { connected.unwrap(); }
+        connected = Nats::connect(&url, "test") => { connected.unwrap(); }
     }
-    Nats::connect(server.url(), "test").await.expect("it lives on");
+    Nats::connect(&url, "test").await.expect("it lives on");
     server.stop().await;
 }
 

@@ -256,3 +256,72 @@ impl Run {
 fn malformed(position: u64) -> SourceError {
     SourceError::Malformed { what: "a fragment's list of frames can't be read".into(), position }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    fn boxed(kind: &[u8; 4], payload: &[u8]) -> Vec<u8> {
+        [&(payload.len() as u32 + 8).to_be_bytes()[..], kind, payload].concat()
+    }
+
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    fn fragments() -> Fragments {
+        let defaults = Defaults { description: 1, duration: 40, size: 7 };
+        Fragments { track: 1, defaults, position: 0, dts: 0, moof: Vec::new(), runs: VecDeque::new() }
+    }
+
+    /// The samples of track 1 in a file that is one moof of `trafs`, as (offset, size, pts).
+    fn samples(trafs: &[Vec<u8>]) -> Result<Vec<(u64, u32, i64)>, SourceError> {
+        let mut input = Input::new(Cursor::new(boxed(b"moof", &trafs.concat()))).unwrap();
+        let (mut fragments, mut found) = (fragments(), Vec::new());
+        while let Step::Sample(sample) = fragments.next(&mut input)? {
+            found.push((sample.offset, sample.size, sample.pts));
+        }
+        Ok(found)
+    }
+
+    fn traf(tfhd: &[u32], truns: &[&[u32]]) -> Vec<u8> {
+        let truns: Vec<u8> = truns.iter().flat_map(|trun| boxed(b"trun", &words(trun))).collect();
+        boxed(b"traf", &[boxed(b"tfhd", &words(tfhd)), truns].concat())
+    }
+
+    #[test]
+    fn data_lies_where_the_header_says() {
+        // An absolute offset, and two runs that follow one another.
+        let absolute = traf(&[flag::BASE_DATA_OFFSET, 1, 0, 1000], &[&[flag::DATA_OFFSET, 2, 10], &[0, 1]]);
+        assert_eq!(samples(&[absolute]).unwrap(), [(1010, 7, 0), (1017, 7, 40), (1024, 7, 80)]);
+        // Another track's data lies before: without a flag it is followed, with it the moof counts.
+        let other = traf(&[flag::BASE_DATA_OFFSET, 2, 0, 500], &[&[flag::SIZE, 2, 20, 30]]);
+        assert_eq!(samples(&[other.clone(), traf(&[0, 1], &[&[0, 1]])]).unwrap(), [(550, 7, 0)]);
+        let moof = traf(&[flag::BASE_IS_MOOF, 1], &[&[flag::DATA_OFFSET, 1, 90]]);
+        assert_eq!(samples(&[other, moof]).unwrap(), [(90, 7, 0)]);
+    }
+
+    #[test]
+    fn entries_count_before_defaults() {
+        let listed = flag::DURATION | flag::SIZE | flag::FLAGS | flag::COMPOSITION | flag::FIRST_FLAGS;
+        let run = &[listed, 2, 0, 100, 5, 0, 30, 50, 6, 0, u32::MAX][..];
+        let header = [flag::DEFAULT_DURATION | flag::DEFAULT_SIZE, 1, 9, 9];
+        assert_eq!(samples(&[traf(&header, &[run, &[0, 1]])]).unwrap(), [(0, 5, 30), (5, 6, 99), (11, 9, 150)]);
+    }
+
+    #[test]
+    fn lists_without_bytes_behind_them_are_refused() {
+        for run in [
+            &[flag::SIZE, 1000, 5][..],
+            &[flag::DATA_OFFSET, 1],
+            // Four billion samples of no size would cost nothing but time.
+            &[flag::SIZE, u32::MAX],
+        ] {
+            assert!(samples(&[traf(&[0, 1], &[run])]).is_err(), "{run:?}");
+        }
+        assert!(samples(&[traf(&[flag::DEFAULT_SIZE, 1, 0], &[&[0, u32::MAX]])]).is_err());
+        assert!(samples(&[traf(&[flag::BASE_DATA_OFFSET, 1], &[])]).is_err());
+    }
+}
