@@ -20,7 +20,8 @@ RUN apt-get update \
  && install -d -o kadr -g kadr /data /models
 COPY --from=build /src/target/release/kadr /usr/local/bin/kadr
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/kadr/
-ENV KADR_DATA=/data KADR_MODELS=/models
+# Inference computes one frame a thread; without it candle counts the cores anew for every product.
+ENV KADR_DATA=/data KADR_MODELS=/models RAYON_NUM_THREADS=1
 USER kadr
 WORKDIR /data
 VOLUME ["/data"]
