@@ -1,12 +1,11 @@
 //! The samples of a fragmented MP4: each `moof` box lists some, and they follow one another through the file.
 //!
-//! Lists are read entry by entry from the bytes of their box, never expanded: a list of a billion samples that takes
+//! Lists are read entry by entry from the bytes of their box, never expanded beforehand: a list of a billion samples that takes
 //! twenty bytes costs twenty bytes. Only one track's samples are given.
 
 use std::{
     collections::VecDeque,
     io::{Read, Seek},
-    ops::Range,
 };
 
 use shiguredo_mp4::boxes::MoovBox;
@@ -29,8 +28,7 @@ pub(super) struct Fragments {
     position: u64,
     /// When the next sample is decoded, in ticks.
     dts: u64,
-    /// The current moof's bytes; `runs` points into it.
-    moof: Vec<u8>,
+    /// What is left of the current moof.
     runs: VecDeque<Run>,
 }
 
@@ -47,9 +45,11 @@ struct Defaults {
 #[derive(Debug, Clone)]
 struct Run {
     flags: u32,
-    /// Where the entries not yet given lie in the moof.
-    entries: Range<usize>,
-    left: u32,
+    /// All of its entries; empty if the defaults say everything.
+    entries: Vec<u8>,
+    /// How many of them have been given.
+    given: u32,
+    count: u32,
     /// Where the next sample's bytes lie in the file.
     offset: u64,
     /// The decoding time that the fragment begins with, at its first run.
@@ -57,6 +57,7 @@ struct Run {
     defaults: Defaults,
 }
 
+/// The bits that say which fields a box has (ISO/IEC 14496-12, 8.8.7 and 8.8.8).
 mod flag {
     pub(super) const DATA_OFFSET: u32 = 0x1;
     pub(super) const FIRST_FLAGS: u32 = 0x4;
@@ -64,6 +65,8 @@ mod flag {
     pub(super) const SIZE: u32 = 0x200;
     pub(super) const FLAGS: u32 = 0x400;
     pub(super) const COMPOSITION: u32 = 0x800;
+    /// The fields that each sample of a run may have.
+    pub(super) const ENTRY: u32 = DURATION | SIZE | FLAGS | COMPOSITION;
 
     pub(super) const BASE_DATA_OFFSET: u32 = 0x1;
     pub(super) const DESCRIPTION: u32 = 0x2;
@@ -81,16 +84,16 @@ impl Fragments {
             duration: extends.default_sample_duration,
             size: extends.default_sample_size,
         };
-        Some(Self { track, defaults, position, dts, moof: Vec::new(), runs: VecDeque::new() })
+        Some(Self { track, defaults, position, dts, runs: VecDeque::new() })
     }
 
     /// The next sample, or whether the file ends properly or in the middle of something.
     pub(super) fn next<R: Read + Seek>(&mut self, input: &mut Input<R>) -> Result<Step, SourceError> {
         loop {
             while let Some(run) = self.runs.front_mut() {
-                if run.left > 0 {
+                if run.given < run.count {
                     let position = run.offset;
-                    let sample = run.next(&self.moof, &mut self.dts).ok_or_else(|| malformed(position))?;
+                    let sample = run.next(&mut self.dts).ok_or_else(|| malformed(position))?;
                     return Ok(Step::Sample(sample));
                 }
                 self.runs.pop_front();
@@ -118,18 +121,19 @@ impl Fragments {
             if found.end - found.start > MOOF_LIMIT {
                 return Err(malformed(found.start));
             }
-            input.read(found.start, found.end, &mut self.moof)?;
-            self.runs = self.runs_of(found.start).ok_or_else(|| malformed(found.start))?;
+            let mut moof = Vec::new();
+            input.read(found.start, found.end, &mut moof)?;
+            self.runs = self.runs_of(&moof, found.start).ok_or_else(|| malformed(found.start))?;
             return Ok(None);
         }
     }
 
-    /// The track's runs in the current moof, which begins at `start` in the file.
-    fn runs_of(&self, start: u64) -> Option<VecDeque<Run>> {
-        let header = if be32(&self.moof, 0)? == 1 { 16 } else { 8 };
+    /// The track's runs in `moof`, which begins at `start` in the file.
+    fn runs_of(&self, moof: &[u8], start: u64) -> Option<VecDeque<Run>> {
+        let header = if be32(moof, 0)? == 1 { 16 } else { 8 };
         let mut runs = VecDeque::new();
         let mut previous_end = None;
-        for (kind, traf) in children(self.moof.get(header..)?) {
+        for (kind, traf) in children(moof.get(header..)?) {
             if &kind == b"traf" {
                 previous_end = Some(self.track_fragment(start, traf, previous_end, &mut runs)?);
             }
@@ -172,8 +176,8 @@ impl Fragments {
         };
         let mut end = base;
         for (_, trun) in children(traf).filter(|(kind, _)| kind == b"trun") {
-            let mut run = Run::parse(trun, &self.moof, base, end, defaults)?;
-            end = run.offset.checked_add(run.bytes(&self.moof)?)?;
+            let mut run = Run::parse(trun, base, end, defaults)?;
+            end = run.offset.checked_add(run.bytes())?;
             if ours {
                 run.starts_at = starts_at.take();
                 runs.push_back(run);
@@ -184,10 +188,10 @@ impl Fragments {
 }
 
 impl Run {
-    /// Reads a `trun`'s head. `trun` is a slice of `moof`.
-    fn parse(trun: &[u8], moof: &[u8], base: u64, previous_end: u64, defaults: Defaults) -> Option<Self> {
+    /// Reads a `trun`, whose data follows `previous_end` unless it says where from `base` it lies.
+    fn parse(trun: &[u8], base: u64, previous_end: u64, defaults: Defaults) -> Option<Self> {
         let flags = be32(trun, 0)?;
-        let left = be32(trun, 4)?;
+        let count = be32(trun, 4)?;
         let mut at = 8;
         let mut offset = previous_end;
         if flags & flag::DATA_OFFSET != 0 {
@@ -198,38 +202,38 @@ impl Run {
         if flags & flag::FIRST_FLAGS != 0 {
             at += 4;
         }
-        let begin = trun.as_ptr().addr().checked_sub(moof.as_ptr().addr())?;
-        let run = Self { flags, entries: begin + at..begin + trun.len(), left, offset, starts_at: None, defaults };
-        let listed = run.entry_len().checked_mul(usize::try_from(left).ok()?)?;
         // A sample without a single byte would make a list of any length free.
-        let sized = flags & flag::SIZE != 0 || defaults.size > 0 || left == 0;
-        (trun.len().checked_sub(at)? >= listed && sized).then_some(run)
+        if flags & flag::SIZE == 0 && defaults.size == 0 && count > 0 {
+            return None;
+        }
+        let listed = Self::entry_len(flags).checked_mul(usize::try_from(count).ok()?)?;
+        let entries = trun.get(at..)?.get(..listed)?.to_vec();
+        Some(Self { flags, entries, given: 0, count, offset, starts_at: None, defaults })
     }
 
-    const fn entry_len(&self) -> usize {
-        let listed = self.flags & (flag::DURATION | flag::SIZE | flag::FLAGS | flag::COMPOSITION);
-        4 * listed.count_ones() as usize
+    const fn entry_len(flags: u32) -> usize {
+        4 * (flags & flag::ENTRY).count_ones() as usize
     }
 
     /// Where in an entry the field `bit` lies; fields stand in the order of their bits.
     const fn field_at(&self, bit: u32) -> Option<usize> {
-        let before = self.flags & (bit - 1) & (flag::DURATION | flag::SIZE | flag::FLAGS | flag::COMPOSITION);
-        if self.flags & bit != 0 { Some(4 * before.count_ones() as usize) } else { None }
+        if self.flags & bit != 0 { Some(Self::entry_len(self.flags & (bit - 1))) } else { None }
     }
 
     /// How many bytes all its samples have.
-    fn bytes(&self, moof: &[u8]) -> Option<u64> {
+    fn bytes(&self) -> u64 {
         let Some(at) = self.field_at(flag::SIZE) else {
-            return Some(u64::from(self.left) * u64::from(self.defaults.size));
+            return u64::from(self.count) * u64::from(self.defaults.size);
         };
-        // At most 2^26 entries of less than 2^32 bytes each: the sum can't overflow.
-        let entries = moof.get(self.entries.clone())?.chunks_exact(self.entry_len()).take(self.left as usize);
-        Some(entries.filter_map(|entry| be32(entry, at)).map(u64::from).sum())
+        // Of at most 2^24 entries, since a moof is limited, and less than 2^32 each: the sum can't overflow.
+        let entries = self.entries.chunks_exact(Self::entry_len(self.flags));
+        entries.filter_map(|entry| be32(entry, at)).map(u64::from).sum()
     }
 
     /// Takes the next sample off and moves `dts` on by its duration.
-    fn next(&mut self, moof: &[u8], dts: &mut u64) -> Option<Sample> {
-        let entry = moof.get(self.entries.start..self.entries.end)?.get(..self.entry_len())?;
+    fn next(&mut self, dts: &mut u64) -> Option<Sample> {
+        let length = Self::entry_len(self.flags);
+        let entry = self.entries.get(self.given as usize * length..)?.get(..length)?;
         let field = |bit| self.field_at(bit).and_then(|at| be32(entry, at));
         let size = field(flag::SIZE).unwrap_or(self.defaults.size);
         let duration = field(flag::DURATION).unwrap_or(self.defaults.duration);
@@ -245,8 +249,7 @@ impl Run {
             duration,
             description: usize::try_from(self.defaults.description.checked_sub(1)?).ok()?,
         };
-        self.entries.start += self.entry_len();
-        self.left -= 1;
+        self.given += 1;
         self.offset = self.offset.checked_add(u64::from(size))?;
         *dts = dts.checked_add(u64::from(duration))?;
         Some(sample)
@@ -273,7 +276,7 @@ mod tests {
 
     fn fragments() -> Fragments {
         let defaults = Defaults { description: 1, duration: 40, size: 7 };
-        Fragments { track: 1, defaults, position: 0, dts: 0, moof: Vec::new(), runs: VecDeque::new() }
+        Fragments { track: 1, defaults, position: 0, dts: 0, runs: VecDeque::new() }
     }
 
     /// The samples of track 1 in a file that is one moof of `trafs`, as (offset, size, pts).
