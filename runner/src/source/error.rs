@@ -25,8 +25,12 @@ pub enum SourceError {
          the recording or the copying did not finish, make it again"
     )]
     NoIndex,
-    #[error("the file is damaged: {what} (at byte {position})")]
-    Malformed { what: String, position: u64 },
+    #[error("the file is damaged: {what}{}", at(*position))]
+    Malformed {
+        what: String,
+        /// The byte where that stands, if it is one place.
+        position: Option<u64>,
+    },
     #[error("the file has no video track")]
     NoVideoTrack,
     #[error("the file has a video track without a single frame")]
@@ -66,6 +70,10 @@ pub(super) const REENCODE: &str = "ffmpeg -i IN -c:v libx264 -pix_fmt yuv420p OU
 pub(super) const DEINTERLACE: &str = "ffmpeg -i IN -vf bwdif -c:v libx264 -pix_fmt yuv420p OUT.mp4";
 /// For a file whose stream fits and whose container does not.
 pub(super) const REMUX: &str = "ffmpeg -i IN -c copy OUT.mp4";
+
+fn at(position: Option<u64>) -> String {
+    position.map(|byte| format!(" (at byte {byte})")).unwrap_or_default()
+}
 
 fn hint(convert: &Option<&'static str>) -> String {
     convert.map(|command| format!(" (made by {command})")).unwrap_or_default()

@@ -72,10 +72,13 @@ impl Decoder {
     /// Takes a parameter set. One that the decoder can't read makes the slices that need it fail, not the stream.
     pub(super) fn parameter_set(&mut self, nal: &[u8]) -> Result<(), SourceError> {
         if is_sps(nal) {
-            let to = Stream::of(nal, None)?.size;
             let from = self.stream.size;
-            if to != from {
-                return Err(SourceError::SizeChanged { from, to, frames: self.decoded });
+            match Stream::of(nal, None) {
+                Ok(Stream { size, .. }) if size == from => {}
+                Ok(Stream { size: to, .. }) => return Err(SourceError::SizeChanged { from, to, frames: self.decoded }),
+                // Kept from the decoder, as nothing bounds what it would do with it.
+                Err(SourceError::Malformed { .. }) => return Ok(()),
+                Err(other) => return Err(other),
             }
         }
         self.feed(nal);

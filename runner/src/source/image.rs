@@ -80,7 +80,7 @@ fn over_black(image: DynamicImage) -> RgbImage {
 fn picture(image: &RgbImage) -> Result<Picture, SourceError> {
     let (width, height) = image.dimensions();
     let size = Size { width, height };
-    let unusable = |_| SourceError::Malformed { what: format!("its picture is {size} large"), position: 0 };
+    let unusable = |_| SourceError::Malformed { what: format!("its picture is {size} large"), position: None };
     let mut picture = Picture::uniform(size, Colour::default(), [0; 3]).map_err(unusable)?;
     let [y, u, v] = picture.planes_mut();
     let chroma = width.div_ceil(2);
@@ -97,6 +97,6 @@ fn picture(image: &RgbImage) -> Result<Picture, SourceError> {
     // Range and matrix are those of `Colour::default()`.
     let (range, matrix) = (YuvRange::Limited, YuvStandardMatrix::Bt601);
     rgb_to_yuv420(&mut planes, image.as_raw(), width * 3, range, matrix, YuvConversionMode::Balanced)
-        .map_err(|e| SourceError::Malformed { what: format!("its picture can't be converted: {e}"), position: 0 })?;
+        .map_err(|e| SourceError::Malformed { what: format!("its picture can't be converted: {e}"), position: None })?;
     Ok(picture)
 }

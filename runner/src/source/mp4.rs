@@ -94,7 +94,7 @@ impl<R: Read + Seek> Mp4Source<R> {
     fn set_up(&mut self, index: usize) -> Result<(), SourceError> {
         let description = self.descriptions.get(index).ok_or_else(|| SourceError::Malformed {
             what: format!("a frame refers to sample description {} of {}", index + 1, self.descriptions.len()),
-            position: 0,
+            position: None,
         })?;
         let Description::H264 { parameter_sets, .. } = description else { return Err(description.refusal()) };
         for set in parameter_sets {
@@ -123,7 +123,7 @@ impl<R: Read + Seek> Mp4Source<R> {
         let Some(Description::H264 { length_size, .. }) = self.descriptions.get(self.current) else { return Ok(()) };
         if sample.size > SAMPLE_LIMIT {
             let what = format!("a frame is said to have {} bytes", sample.size);
-            return Err(SourceError::Malformed { what, position: sample.offset });
+            return Err(SourceError::Malformed { what, position: Some(sample.offset) });
         }
         self.input.read(sample.offset, sample.end(), &mut self.sample)?;
         // A frame that can't be decoded never comes out, so that its time must not be waited for.
@@ -190,5 +190,5 @@ impl<R: Read + Seek + Send> Source for Mp4Source<R> {
 
 /// What was decoded is not the picture it should be, which no file can bring about.
 fn unusable(error: PictureError) -> SourceError {
-    SourceError::Malformed { what: error.to_string(), position: 0 }
+    SourceError::Malformed { what: error.to_string(), position: None }
 }

@@ -88,5 +88,5 @@ fn colour(sps: &SeqParameterSet, container: Option<(u8, bool)>) -> Colour {
 }
 
 fn malformed(what: String) -> SourceError {
-    SourceError::Malformed { what, position: 0 }
+    SourceError::Malformed { what, position: None }
 }

@@ -66,7 +66,7 @@ impl<R: Read + Seek> Input<R> {
             Some(end) if size >= header => Ok(Some(BoxAt { kind, start, end })),
             _ => Err(SourceError::Malformed {
                 what: format!("the box {:?} says it is {size} bytes long", kind.escape_ascii().to_string()),
-                position: start,
+                position: Some(start),
             }),
         }
     }

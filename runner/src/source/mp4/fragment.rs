@@ -257,7 +257,7 @@ impl Run {
 }
 
 fn malformed(position: u64) -> SourceError {
-    SourceError::Malformed { what: "a fragment's list of frames can't be read".into(), position }
+    SourceError::Malformed { what: "a fragment's list of frames can't be read".into(), position: Some(position) }
 }
 
 #[cfg(test)]

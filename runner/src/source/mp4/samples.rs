@@ -57,8 +57,10 @@ pub(super) struct Samples {
 impl Samples {
     /// `after_moov`: where fragments are looked for.
     pub(super) fn new(stbl: StblBox, moov: &MoovBox, track: u32, after_moov: u64) -> Result<Self, SourceError> {
-        let table = SampleTableAccessor::new(stbl)
-            .map_err(|e| SourceError::Malformed { what: format!("its index contradicts itself: {e}"), position: 0 })?;
+        let table = SampleTableAccessor::new(stbl).map_err(|e| SourceError::Malformed {
+            what: format!("its index contradicts itself: {e}"),
+            position: None,
+        })?;
         let last = NonZeroU32::new(table.sample_count()).and_then(|n| table.get_sample(n));
         let end = last.map_or(0, |s| s.timestamp().saturating_add(u64::from(s.duration())));
         let fragments = Fragments::new(moov, track, after_moov, end);
@@ -84,7 +86,7 @@ impl Samples {
         }
         if survey.frames > input.len() {
             let what = format!("it claims {} frames in {} bytes", survey.frames, input.len());
-            return Err(SourceError::Malformed { what, position: 0 });
+            return Err(SourceError::Malformed { what, position: None });
         }
         Ok(survey)
     }

@@ -61,7 +61,7 @@ pub(super) fn first_video<R: Read + Seek>(input: &mut Input<R>) -> Result<Track,
     if found.end > input.len() {
         return Err(SourceError::NoIndex);
     }
-    let malformed = |what| SourceError::Malformed { what, position: found.start };
+    let malformed = |what| SourceError::Malformed { what, position: Some(found.start) };
     if found.end - found.start > MOOV_LIMIT {
         return Err(malformed(format!("its index (moov) is said to have {} bytes", found.end - found.start)));
     }
@@ -129,7 +129,8 @@ impl Track {
                 h264::nals(&sample, *length_size).flatten().find(|nal| h264::is_sps(nal))
             }
         };
-        let missing = || SourceError::Malformed { what: "its H.264 has no sequence parameter set".into(), position: 0 };
+        let missing =
+            || SourceError::Malformed { what: "its H.264 has no sequence parameter set".into(), position: None };
         Stream::of(sps.ok_or_else(missing)?, *colour)
     }
 }
