@@ -1,0 +1,13 @@
+//! The whole system as its users meet it: the built binary, its processes, files, HTTP and a real nats-server.
+//!
+//! One binary for all of it: it is linked once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+mod analyze;
+mod bad_input;
+mod commands;
+mod example;
+mod faults;
+mod models;
+mod support;
