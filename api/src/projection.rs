@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream::context::GetStreamError;
 use kadr_shared::{
     domain::EventError,
-    log::{self, LogError},
+    log,
     nats::Nats,
     streams::{self, StreamsError},
     subjects,
@@ -76,15 +76,13 @@ pub(crate) enum ProjectionError {
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
     Event(#[from] EventError),
 }
 
 impl ProjectionError {
     /// Whether trying again can't help.
     const fn is_final(&self) -> bool {
-        matches!(self, Self::Event(_) | Self::Log(_))
+        matches!(self, Self::Event(_))
     }
 }
 
@@ -205,18 +203,20 @@ impl Projection {
 
     async fn commit(&self, entries: &[Entry]) -> Result<(), ProjectionError> {
         let mut events = Vec::with_capacity(entries.len());
+        let mut seen = None;
         let mut unreadable = None;
         for entry in entries {
             match read(entry) {
-                Ok(event) => events.push(event),
+                Ok(event) => events.extend(event),
                 Err(error) => {
                     unreadable = Some(error);
                     break;
                 }
             }
+            seen = Some(entry.seq);
         }
         // What comes before an unreadable one is good.
-        if let Some(last) = events.last().map(|p| p.event.seq) {
+        if let Some(last) = seen {
             match timeout(WRITE_DEADLINE, self.model.apply(&events)).await? {
                 // Written by a version whose states can't be read: fold them again.
                 Err(error @ WriteError::State { .. }) => {
@@ -231,10 +231,17 @@ impl Projection {
     }
 }
 
-fn read(entry: &Entry) -> Result<Projected, ProjectionError> {
-    let event = log::read(entry)?;
+/// `None`: a message that is none of kadr's. It can't be taken away, and it must not stop everything for ever.
+fn read(entry: &Entry) -> Result<Option<Projected>, ProjectionError> {
+    let event = match log::read(entry) {
+        Ok(event) => event,
+        Err(foreign) => {
+            error!(seq = entry.seq, error = %chain(&foreign), "the log holds a message that is none of kadr's");
+            return Ok(None);
+        }
+    };
     let data = event.parse()?;
-    Ok(Projected { event, data })
+    Ok(Some(Projected { event, data }))
 }
 
 /// Reads on until the batch is full or nothing more is there. May be dropped at any await: the batch keeps what it has.

@@ -46,7 +46,9 @@ impl Command {
     /// Services tell what they do; commands for people only what is wrong.
     pub const fn default_log(&self) -> &'static str {
         match self {
-            Self::Up(_) | Self::Api(_) | Self::Orchestrator(_) | Self::Runner(_) | Self::Inference(_) => "info,async_nats=warn,poem=warn",
+            Self::Up(_) | Self::Api(_) | Self::Orchestrator(_) | Self::Runner(_) | Self::Inference(_) => {
+                "info,async_nats=warn,poem=warn"
+            }
             Self::Analyze(_) => "error",
             Self::Scenario(_) | Self::Events(_) | Self::Models(_) => "warn",
         }
@@ -115,9 +117,6 @@ pub struct AnalyzeArgs {
     pub out: PathBuf,
     #[command(flatten)]
     pub analysis: AnalysisArgs,
-    /// Use this NATS server instead of an own one
-    #[arg(long, value_name = "URL", env = "KADR_NATS")]
-    pub nats: Option<String>,
     /// Folders of models, separated by colons
     #[arg(long, value_name = "DIRS", env = "KADR_MODELS", default_value = "models")]
     pub models: String,

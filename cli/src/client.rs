@@ -116,9 +116,10 @@ impl Client {
         self.answer(request).await
     }
 
-    pub async fn delete(&self, id: &ScenarioId) -> Result<()> {
+    /// False: it is queued, and no orchestrator has answered yet.
+    pub async fn delete(&self, id: &ScenarioId) -> Result<bool> {
         let response = self.send(self.request(Method::DELETE, &format!("/v1/scenarios/{id}"))).await?;
-        self.checked(response).await.map(|_| ())
+        Ok(self.checked(response).await?.status() != StatusCode::ACCEPTED)
     }
 
     /// A page of a scenario's log from a sequence on; empty: there is no more.
@@ -166,8 +167,7 @@ impl Client {
             return Ok(response);
         }
         match response.json::<Problem>().await {
-            Ok(Problem { title, detail: Some(detail) }) => bail!("{title}: {detail}"),
-            Ok(Problem { title, detail: None }) => bail!("{title}"),
+            Ok(Problem { title, detail }) => bail!(detail.unwrap_or(title)),
             Err(_) if status == StatusCode::NOT_FOUND => bail!("{} is not kadr's API", self.base),
             Err(_) => bail!("the API answered {status}"),
         }

@@ -6,7 +6,7 @@ mod models;
 mod scenario;
 mod up;
 
-use anyhow::Error;
+use anyhow::{Error, anyhow};
 
 use crate::{
     args::{Cli, Command},
@@ -44,7 +44,11 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     let single = |single, args| async move {
         let config = Config::load(&args).map_err(Failure::unusable)?;
         let stop = signals::first_signal()?;
-        Ok(system::run_single(single, &config, stop).await?)
+        let Some(url) = config.nats.as_deref() else {
+            let error = anyhow!("name the NATS server by --nats URL or KADR_NATS: a service by itself starts none");
+            return Err(Failure::unusable(error));
+        };
+        Ok(system::run_single(single, &config, url, stop).await?)
     };
     match cli.command {
         Command::Up(args) => up::run(&args).await,

@@ -2,7 +2,7 @@
 
 use std::{future::Future, net::SocketAddr, path::Path, pin::Pin, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use kadr_api::Api;
 use kadr_shared::{nats::Nats, server::Server, streams};
 use tokio::{task::JoinHandle, time::timeout};
@@ -178,10 +178,7 @@ pub enum Single {
 }
 
 /// Runs one service against a NATS server that is named, until `stop`.
-pub async fn run_single(single: Single, config: &Config, stop: CancellationToken) -> Result<()> {
-    let Some(url) = config.nats.as_deref() else {
-        bail!("name the NATS server by --nats URL or KADR_NATS: a service by itself starts none");
-    };
+pub async fn run_single(single: Single, config: &Config, url: &str, stop: CancellationToken) -> Result<()> {
     match single {
         Single::Api => {
             let nats = Nats::connect(url, "kadr-api").await?;

@@ -5,9 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use kadr_shared::{
     domain::{EventError, Phase, State},
     id::ScenarioId,
-    log::{self, LogError},
+    log,
     tail::Entry,
+    telemetry::chain,
 };
+use tracing::error;
 
 /// The states as of one position in the log.
 #[derive(Default)]
@@ -21,17 +23,21 @@ pub(crate) struct Book {
 
 /// An event that this orchestrator can't fold. It must not decide without it.
 #[derive(Debug, thiserror::Error)]
-pub enum BookError {
-    #[error("the log can't be read")]
-    Log(#[from] LogError),
-    #[error("the log holds an event that this version of kadr does not understand")]
-    Event(#[from] EventError),
-}
+#[error("the log holds an event that this version of kadr does not understand")]
+pub struct BookError(#[from] EventError);
 
 impl Book {
-    /// Folds one more message of the log; the scenario that it was about.
-    pub(crate) fn fold(&mut self, entry: &Entry) -> Result<ScenarioId, BookError> {
-        let event = log::read(entry)?;
+    /// Folds one more message of the log.
+    pub(crate) fn fold(&mut self, entry: &Entry) -> Result<(), BookError> {
+        self.position = entry.seq;
+        let event = match log::read(entry) {
+            Ok(event) => event,
+            // Written by somebody else: it can't be taken away, and it must not stop everything for ever.
+            Err(foreign) => {
+                error!(seq = entry.seq, error = chain(&foreign), "the log holds a message that is none of kadr's");
+                return Ok(());
+            }
+        };
         let data = event.parse()?;
         let state = self.states.remove(&event.scenario).unwrap_or_default();
         let state = state.evolve(event.seq, event.time, &event.cause, &data);
@@ -41,9 +47,8 @@ impl Book {
             self.running.insert(event.scenario.clone());
         }
         self.last_input = self.last_input.max(state.last_input);
-        self.position = event.seq;
-        self.states.insert(event.scenario.clone(), state);
-        Ok(event.scenario)
+        self.states.insert(event.scenario, state);
+        Ok(())
     }
 
     /// A scenario that was never heard of has the default state.

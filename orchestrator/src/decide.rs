@@ -40,7 +40,7 @@ pub struct Context {
     pub jitter: f64,
 }
 
-/// The pause before the second attempt; each further one doubles it.
+/// The pause after the first failed attempt; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -144,16 +144,21 @@ fn on_fact(state: &State, run: RunId, runner: &RunnerId, fact: &Fact, context: &
         (Fact::Failed { error, retry, .. }, Phase::InStartupProcessing { .. } | Phase::Active { .. }) => {
             Some(failure(state, run, error, *retry, context))
         }
+        (Fact::Left { .. }, Phase::InStartupProcessing { .. } | Phase::Active { .. }) => {
+            let attempt = state.run.as_ref().map_or(1, |r| r.attempt);
+            Some(EventData::RunnerLeft { run, attempt })
+        }
         (Fact::Stopping { .. }, Phase::InitShutdown { .. }) => {
             Some(EventData::ShutdownAcknowledged { run, gone: false })
         }
         // It let go without a word before: both at once, the second half is then due.
-        (Fact::Released { .. }, Phase::InitShutdown { .. }) => {
+        (Fact::Released { .. } | Fact::Left { .. }, Phase::InitShutdown { .. }) => {
             Some(EventData::ShutdownAcknowledged { run, gone: true })
         }
         (Fact::Released { frames, .. }, Phase::InShutdownProcessing { shutdown }) => {
             Some(deactivated(run, shutdown, Some(*frames)))
         }
+        (Fact::Left { .. }, Phase::InShutdownProcessing { shutdown }) => Some(deactivated(run, shutdown, None)),
         // During a shutdown only its own steps count; before it, those mean nothing.
         (
             Fact::Streaming { .. }
@@ -161,6 +166,7 @@ fn on_fact(state: &State, run: RunId, runner: &RunnerId, fact: &Fact, context: &
             | Fact::Resumed { .. }
             | Fact::Ended { .. }
             | Fact::Failed { .. }
+            | Fact::Left { .. }
             | Fact::Stopping { .. }
             | Fact::Released { .. },
             _,
@@ -205,21 +211,22 @@ fn held(shutdown: &Shutdown, fence: u64) -> bool {
 
 /// An attempt failed: another one by the restart policy, or the end of the run.
 fn failure(state: &State, run: RunId, error: &str, retry: bool, context: &Context) -> EventData {
-    let again = state.run.as_ref().filter(|r| retry && r.settings.restart.allows_after(r.attempt));
+    let failures = state.run.as_ref().map_or(1, |r| r.failures.saturating_add(1));
+    let again = state.run.as_ref().filter(|r| retry && r.settings.restart.allows_after(failures));
     match again {
         Some(r) => EventData::AttemptFailed {
             run,
             attempt: r.attempt,
             error: error.to_owned(),
-            retry_at: context.now.after(pause(r.attempt, context.jitter)),
+            retry_at: context.now.after(pause(failures, context.jitter)),
         },
         None => EventData::RunFailed { run, error: error.to_owned() },
     }
 }
 
-/// The pause after attempt number `attempt`: doubled each time, half of it by chance.
-fn pause(attempt: u32, jitter: f64) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+/// The pause after the `failures`-th failed attempt: doubled each time, half of it by chance.
+fn pause(failures: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
     doubled.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 

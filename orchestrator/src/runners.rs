@@ -34,12 +34,13 @@ impl Runners {
     /// Takes note of a message of the bucket.
     pub(crate) fn hear(&mut self, entry: &Entry, now: Instant) {
         let Some(runner) = subjects::runner_in(&entry.message.subject) else { return };
-        let heard = match serde_json::from_slice::<RunnerBeat>(&entry.message.payload) {
-            Ok(_) => Heard::At(now),
-            // A deleted or expired key has no body.
-            Err(_) => Heard::Left,
+        let goodbye = entry.message.headers.as_ref().is_some_and(|h| h.get("KV-Operation").is_some());
+        match serde_json::from_slice::<RunnerBeat>(&entry.message.payload) {
+            Ok(_) => self.heard.insert(runner, Heard::At(now)),
+            Err(_) if goodbye => self.heard.insert(runner, Heard::Left),
+            // The marker of an expired key: when its runner was last there, this clock knows better.
+            Err(_) => None,
         };
-        self.heard.insert(runner, heard);
     }
 
     /// It was not possible to hear anybody until now: leadership or the connection has only just come.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use kadr_shared::{
     domain::{Cause, CommandEnvelope, EventData, FactEnvelope, State},
     id::{RunId, ScenarioId},
@@ -57,14 +58,13 @@ pub enum OrchestratorError {
 pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Result<(), OrchestratorError> {
     streams::ensure(&nats).await?;
     let events = log::tail(&nats, 1).spawn(READ_AHEAD);
-    let beats = Tail::volatile(nats.jetstream.clone(), subjects::NODES_STREAM, subjects::RUNNERS_ALL).spawn(READ_AHEAD);
     let mut service = Service {
         leadership: Leadership::new(&config.name),
+        beats: beats(&nats),
         nats,
         book: Book::default(),
         runners: Runners::new(Instant::now()),
         events,
-        beats,
         inbox: None,
         silent_since: HashMap::new(),
         shutdown,
@@ -73,6 +73,10 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     service.leadership.release(&service.nats).await;
     service.nats.flush().await;
     result
+}
+
+fn beats(nats: &Nats) -> Feed {
+    Tail::volatile(nats.jetstream.clone(), subjects::NODES_STREAM, subjects::RUNNERS_ALL).spawn(READ_AHEAD)
 }
 
 struct Service {
@@ -125,8 +129,7 @@ impl Service {
     }
 
     fn fold(&mut self, entry: &Entry) -> Result<(), OrchestratorError> {
-        self.book.fold(entry)?;
-        Ok(())
+        Ok(self.book.fold(entry)?)
     }
 
     /// Reads the log up to a sequence that is known to exist.
@@ -168,6 +171,8 @@ impl Service {
         let from = self.book.last_input() + 1;
         info!(log = last, inbox = from, "deciding from here");
         self.silent_since.clear();
+        // The bucket may be another one than before: leadership is always lost with it.
+        self.beats = beats(&self.nats);
         self.runners.deaf_until(Instant::now());
         let inbox = Tail::new(self.nats.jetstream.clone(), subjects::INBOX, subjects::INBOX_ALL, from);
         self.inbox = Some(inbox.spawn(READ_AHEAD));
@@ -261,7 +266,18 @@ impl Service {
                 return Ok(Done::Yes);
             }
             let context = Context { now: Timestamp::now(), new_run: RunId::generate(), jitter: jitter() };
-            let Some(data) = decide(&state, input, &context) else {
+            let decided = decide(&state, input, &context);
+            // An append is checked by the server; what has no append must not be done on a state that is out of date.
+            let unchecked =
+                matches!((&decided, input), (None, Input::Fact { .. }) | (Some(EventData::ScenarioDeleted {}), _));
+            if unchecked {
+                let Some(last) = self.last_of(scenario).await else { return Ok(Done::No) };
+                if last > state.seq {
+                    self.catch_up(last).await?;
+                    continue;
+                }
+            }
+            let Some(data) = decided else {
                 debug!(%scenario, ?input, state = state.phase.name(), "changes nothing");
                 return Ok(Done::Yes);
             };
@@ -289,12 +305,16 @@ impl Service {
         }
     }
 
-    /// The sequence of a scenario's last event, from the stream's leader.
+    /// The sequence of a scenario's last event, from the stream's leader; 0: it has none. None: it can't be read now.
     async fn last_of(&self, scenario: &ScenarioId) -> Option<u64> {
         let stream = self.nats.jetstream.get_stream_no_info(subjects::EVENTS).await.ok()?;
         let filter = subjects::events_of(scenario);
         let read = stream.get_last_raw_message_by_subject(&filter);
-        Some(tokio::time::timeout(REQUEST_TIMEOUT, read).await.ok()?.ok()?.sequence)
+        match tokio::time::timeout(REQUEST_TIMEOUT, read).await.ok()? {
+            Ok(message) => Some(message.sequence),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Some(0),
+            Err(_) => None,
+        }
     }
 
     /// Takes a scenario's detections away, before the log says that it is deleted: doing it twice is harmless.

@@ -3,7 +3,7 @@
 //! The log is what it obeys: it runs when the log names it, and lets go when the log says so. What it reports back are
 //! facts; nothing here decides.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use async_nats::jetstream::{self, AckKind};
 use kadr_shared::{
@@ -22,15 +22,13 @@ use tracing::{info, warn};
 use crate::{
     board::Board,
     facts::Reporter,
-    pipeline::{self, Job, Limits, Outcome, Report},
+    pipeline::{self, Job, Limits, Outcome, Report, Stops},
 };
 
 /// Reports that wait to become facts.
 const REPORTS: usize = 16;
 /// Events of one scenario read ahead.
 const READ_AHEAD: usize = 16;
-/// For closing files and reporting when the runner itself is to stop.
-const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What attempts share.
 pub(crate) struct Shared {
@@ -69,6 +67,15 @@ enum Meaning {
 /// Runs the attempt to its end. `message` is the start as the shared consumer gave it; it is acknowledged when the
 /// claim is stored, or when there is nothing to claim.
 pub(crate) async fn run(shared: &Shared, start: Start, message: jetstream::Message) {
+    let seq = start.seq;
+    // Offered again because its acknowledgement is late or was lost: the first attempt will see to it.
+    if shared.board.begin(seq) {
+        attempt(shared, start, message).await;
+        shared.board.end(seq);
+    }
+}
+
+async fn attempt(shared: &Shared, start: Start, message: jetstream::Message) {
     let reporter = Reporter {
         nats: shared.control.clone(),
         scenario: start.scenario.clone(),
@@ -174,11 +181,11 @@ impl Attempt<'_> {
             video,
             limits: self.shared.limits,
         };
-        let stop = self.shared.stop.child_token();
+        let stops = Stops::default();
         let (sender, reports) = mpsc::channel(REPORTS);
         let nats = self.shared.frames.clone();
         // In a task of its own: reporting a fact may wait for the server while frames go on.
-        let mut pipeline = tokio::spawn(pipeline::run(job, nats, meter.clone(), sender, stop.clone()));
+        let mut pipeline = tokio::spawn(pipeline::run(job, nats, meter.clone(), sender, stops.clone()));
         let mut telling = tokio::spawn(tell(self.reporter.clone(), fence, reports));
 
         let mut ended = false;
@@ -203,23 +210,30 @@ impl Attempt<'_> {
                 }
             }
         }
-        stop.cancel();
         if shutdown {
-            self.reporter.report(Fact::Stopping { fence }).await;
+            stops.close.cancel();
+        } else {
+            stops.abandon.cancel();
         }
-        if !ended && let Err(error) = pipeline.await {
-            warn!(scenario = %self.start.scenario, %error, "the pipeline broke");
-        }
-        telling.abort();
-        if shutdown {
-            self.reporter.report(Fact::Released { fence, frames: meter.frames() }).await;
-        } else if !over && !self.shared.lease.is_cancelled() {
-            // The runner stops: the scenario goes to another one at once, not after a silence.
-            let error = format!("runner {} is stopping", self.shared.board.runner());
-            let goodbye = self.reporter.report(Fact::Failed { fence, error, retry: true });
-            if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
-                warn!(scenario = %self.start.scenario, "could not hand the scenario over");
+        let goodbye = async {
+            if shutdown {
+                self.reporter.report(Fact::Stopping { fence }).await;
             }
+            if !ended && let Err(error) = pipeline.await {
+                warn!(scenario = %self.start.scenario, %error, "the pipeline broke");
+            }
+            telling.abort();
+            if shutdown {
+                self.reporter.report(Fact::Released { fence, frames: meter.frames() }).await;
+            } else if !over {
+                // The runner stops: the scenario goes to another one at once, not after a silence.
+                self.reporter.report(Fact::Left { fence }).await;
+            }
+        };
+        // Without its lease the runner has nothing more to say; its silence is an answer, too.
+        tokio::select! {
+            () = self.shared.lease.cancelled() => {}
+            () = goodbye => {}
         }
         self.shared.board.close(&meter);
     }
@@ -279,6 +293,7 @@ fn meaning(shared: &Shared, event: &Event, data: &EventData) -> Meaning {
         EventData::RunnerAssigned { .. }
         | EventData::StartRequested { .. }
         | EventData::AttemptFailed { .. }
+        | EventData::RunnerLeft { .. }
         | EventData::Deactivated { .. }
         | EventData::ScenarioDeleted {}
         | EventData::ScenarioCreated { .. } => Meaning::Over,

@@ -4,7 +4,7 @@
 //! the leader may have given its scenarios to somebody else.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -34,6 +34,8 @@ pub(crate) struct Board {
     runner: RunnerId,
     capacity: usize,
     slots: Arc<Semaphore>,
+    /// Starts that are being tried: one that is offered again meanwhile is not tried twice.
+    starts: Mutex<HashSet<u64>>,
     meters: Mutex<HashMap<ScenarioId, Arc<Meter>>>,
 }
 
@@ -63,7 +65,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Board {
     pub(crate) fn new(runner: RunnerId, capacity: usize) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(capacity));
-        Arc::new(Self { runner, capacity, slots, meters: Mutex::default() })
+        Arc::new(Self { runner, capacity, slots, starts: Mutex::default(), meters: Mutex::default() })
     }
 
     pub(crate) const fn runner(&self) -> &RunnerId {
@@ -72,6 +74,15 @@ impl Board {
 
     pub(crate) const fn slots(&self) -> &Arc<Semaphore> {
         &self.slots
+    }
+
+    /// Takes note that a start is being tried; false: it is already.
+    pub(crate) fn begin(&self, start: u64) -> bool {
+        lock(&self.starts).insert(start)
+    }
+
+    pub(crate) fn end(&self, start: u64) {
+        lock(&self.starts).remove(&start);
     }
 
     /// Opens a meter; it is shown until it is dropped by [`Board::close`].
@@ -91,13 +102,10 @@ impl Board {
 
     fn beat(&self) -> RunnerBeat {
         let now = Instant::now();
-        let scenarios = lock(&self.meters).values().map(|meter| meter.progress(now)).collect();
-        RunnerBeat {
-            runner: self.runner.clone(),
-            capacity: self.capacity,
-            free: self.slots.available_permits(),
-            scenarios,
-        }
+        let scenarios: Vec<_> = lock(&self.meters).values().map(|meter| meter.progress(now)).collect();
+        // The slot of the start that is being asked for is free.
+        let free = self.capacity.saturating_sub(lock(&self.starts).len());
+        RunnerBeat { runner: self.runner.clone(), capacity: self.capacity, free, scenarios }
     }
 
     /// Renews the lease until `shutdown`; cancels `lease` when it could not be renewed in time.
@@ -106,28 +114,36 @@ impl Board {
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewed = Instant::now();
         loop {
+            let beat = async {
+                renewal.tick().await;
+                let tried = Instant::now();
+                self.renew(nats).await.then_some(tried)
+            };
             tokio::select! {
-                () = shutdown.cancelled() => break,
-                _ = renewal.tick() => {}
-            }
-            let tried = Instant::now();
-            match timeout(RENEWAL_TIMEOUT, nodes::renew_runner(nats, &self.beat())).await {
-                Ok(Ok(())) => renewed = tried,
-                Ok(Err(error)) => {
-                    debug!(error = chain(&error), "could not renew the runner's key");
-                    // The bucket is kept in memory: after a restart of the server somebody has to make it again.
-                    if let Ok(Err(error)) = timeout(RENEWAL_TIMEOUT, streams::ensure(nats)).await {
-                        debug!(error = chain(&error), "streams can't be made");
-                    }
+                () = shutdown.cancelled() => return,
+                at = beat => renewed = at.unwrap_or(renewed),
+                () = tokio::time::sleep_until((renewed + NODE_TTL).into()) => {
+                    warn!("could not renew the runner's key for {} s: stopping its scenarios", NODE_TTL.as_secs());
+                    lease.cancel();
+                    return;
                 }
-                Err(_) => debug!("the runner's key was not renewed in time"),
-            }
-            if renewed.elapsed() > NODE_TTL {
-                warn!("could not renew the runner's key for {} s: stopping its scenarios", NODE_TTL.as_secs());
-                lease.cancel();
-                return;
             }
         }
+    }
+
+    async fn renew(&self, nats: &Nats) -> bool {
+        match timeout(RENEWAL_TIMEOUT, nodes::renew_runner(nats, &self.beat())).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => {
+                debug!(error = chain(&error), "could not renew the runner's key");
+                // The bucket is kept in memory: after a restart of the server somebody has to make it again.
+                if let Ok(Err(error)) = timeout(RENEWAL_TIMEOUT, streams::ensure(nats)).await {
+                    debug!(error = chain(&error), "streams can't be made");
+                }
+            }
+            Err(_) => debug!("the runner's key was not renewed in time"),
+        }
+        false
     }
 }
 

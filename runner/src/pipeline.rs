@@ -21,7 +21,7 @@ use kadr_shared::{
     domain::InterruptionKind,
     id::{RunId, ScenarioId},
     message::{
-        detection::{FrameDetections, RawOutcome, RawResult},
+        detection::{Detection, FrameDetections, RawOutcome, RawResult},
         frame::FrameHeader,
     },
     nats::Nats,
@@ -42,7 +42,7 @@ use self::{
 };
 use crate::{board::Meter, source::Frame};
 
-/// Time-outs in a row after which nobody is taken to analyse.
+/// So many time-outs without any result, and nobody is taken to analyse.
 const SILENCES: u32 = 2;
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
@@ -71,6 +71,24 @@ impl Default for Limits {
     fn default() -> Self {
         // A large model on one slow core takes seconds a frame, and `inflight` of them wait for one another.
         Self { inflight: 4, frame_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// The two ways to end a pipeline early. Both take effect between two steps, so that what is under way is done.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stops {
+    /// The run ends: close the video.
+    pub(crate) close: CancellationToken,
+    /// The run goes on elsewhere: leave nothing behind.
+    pub(crate) abandon: CancellationToken,
+}
+
+impl Stops {
+    pub(crate) async fn any(&self) {
+        tokio::select! {
+            () = self.close.cancelled() => {}
+            () = self.abandon.cancelled() => {}
+        }
     }
 }
 
@@ -109,6 +127,7 @@ pub(crate) enum Outcome {
 enum Stop {
     Failed { error: String, retry: bool },
     Fenced,
+    Asked,
 }
 
 impl Stop {
@@ -121,6 +140,7 @@ impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Fenced => Self::Fenced,
+            StoreError::Stopped => Self::Asked,
             other => Self::for_good(chain(&other)),
         }
     }
@@ -137,35 +157,38 @@ struct Pending {
     result: Option<RawOutcome>,
 }
 
-/// Runs a job to its end. `stop` ends it early; what is stored by then stays, and the video is closed in order.
+/// Runs a job to its end, or until it is stopped; what is stored by then stays.
 pub(crate) async fn run(
     job: Job,
     nats: Nats,
     meter: Arc<Meter>,
     reports: mpsc::Sender<Report>,
-    stop: CancellationToken,
+    stops: Stops,
 ) -> Outcome {
     let opened = tokio::select! {
-        () = stop.cancelled() => return Outcome::Cancelled,
-        opened = Pipeline::open(job, nats, meter, reports) => opened,
+        () = stops.any() => return Outcome::Cancelled,
+        opened = Pipeline::open(job, nats, meter, reports, stops.clone()) => opened,
     };
     let mut pipeline = match opened {
         Ok(pipeline) => pipeline,
         Err(reason) => return reason.into(),
     };
-    let end = tokio::select! {
-        () = stop.cancelled() => Ok(None),
-        end = pipeline.work() => end.map(Some),
-    };
+    let end = pipeline.work().await;
     let (frames, of) = (pipeline.store.frames(), pipeline.of);
-    // Whatever ended it, the video of what was analysed is closed so that it plays.
-    let video = pipeline.sink.finish().await;
-    match (end, video) {
-        (Err(reason), _) => reason.into(),
-        (Ok(_), Err(error)) => Outcome::Failed { error, retry: false },
-        (Ok(None), Ok(())) => Outcome::Cancelled,
-        (Ok(Some(Some(error))), Ok(())) if frames == 0 => Outcome::Failed { error, retry: false },
-        (Ok(Some(error)), Ok(())) => Outcome::Ended { frames, of, error },
+    match end {
+        // There is nothing to show, and this is why.
+        Ok(Some(error)) if frames == 0 => Outcome::Failed { error, retry: false },
+        Ok(error) => match pipeline.sink.finish().await {
+            Ok(()) => Outcome::Ended { frames, of, error },
+            Err(error) => Outcome::Failed { error, retry: false },
+        },
+        Err(Stop::Asked) if stops.close.is_cancelled() && frames > 0 => {
+            if let Err(error) = pipeline.sink.finish().await {
+                warn!(scenario = %pipeline.job.scenario, error, "the video could not be closed");
+            }
+            Outcome::Cancelled
+        }
+        Err(reason) => reason.into(),
     }
 }
 
@@ -174,6 +197,7 @@ impl From<Stop> for Outcome {
         match stop {
             Stop::Failed { error, retry } => Self::Failed { error, retry },
             Stop::Fenced => Self::Fenced,
+            Stop::Asked => Self::Cancelled,
         }
     }
 }
@@ -192,8 +216,10 @@ struct Pipeline {
     stored_before: u64,
     sink: Sink,
     pending: BTreeMap<u64, Pending>,
+    stops: Stops,
     streaming: bool,
-    silences: u32,
+    /// Since when there was neither a result nor anything to wait for.
+    quiet_since: Instant,
     interrupted: bool,
 }
 
@@ -202,17 +228,24 @@ enum Step {
     Read(Option<Message>),
     Result(Option<async_nats::Message>),
     Due,
+    Stop,
 }
 
 impl Pipeline {
-    async fn open(job: Job, nats: Nats, meter: Arc<Meter>, reports: mpsc::Sender<Report>) -> Result<Self, Stop> {
+    async fn open(
+        job: Job,
+        nats: Nats,
+        meter: Arc<Meter>,
+        reports: mpsc::Sender<Report>,
+        stops: Stops,
+    ) -> Result<Self, Stop> {
         let store = Store::open(nats.clone(), job.scenario.clone(), job.run, job.fence).await?;
         let stored_before = store.frames();
         let url = job.settings.source.url.clone();
         let reader =
             reader::open(url, job.settings.analysis.input_size, stored_before).await.map_err(Stop::for_good)?;
         meter.source(reader.info.frames, reader.info.frame_rate.hz(), stored_before);
-        let sink = Sink::open(job.video.clone(), &reader.info).await.map_err(Stop::for_good)?;
+        let sink = Sink::open(job.video.clone(), job.fence, &reader.info).await.map_err(Stop::for_good)?;
         let subject = subjects::results(&job.scenario, job.run);
         let results = nats
             .client
@@ -232,8 +265,9 @@ impl Pipeline {
             stored_before,
             sink,
             pending: BTreeMap::new(),
+            stops,
             streaming: false,
-            silences: 0,
+            quiet_since: Instant::now(),
             interrupted: false,
         })
     }
@@ -257,7 +291,8 @@ impl Pipeline {
                 Step::Result(None) => {
                     return Err(Stop::Failed { error: "results can't be received any more".into(), retry: true });
                 }
-                Step::Due => self.send_due().await?,
+                Step::Due => self.send_due().await,
+                Step::Stop => return Err(Stop::Asked),
             }
         }
     }
@@ -267,6 +302,7 @@ impl Pipeline {
         // A result that is there needs no time-out, also when it waits for an earlier one.
         let due = self.pending.values().filter(|p| p.result.is_none()).map(|p| p.due).min();
         tokio::select! {
+            () = self.stops.any() => Step::Stop,
             message = self.results.next() => Step::Result(message),
             message = self.reader.frames.recv(), if credit => Step::Read(message),
             () = sleep_until(due) => Step::Due,
@@ -279,8 +315,8 @@ impl Pipeline {
         if let Some(replay) = &mut self.replay
             && frame.number < self.stored_before
         {
-            let result = replay.next().await?;
-            return self.pass_on(frame, result).await;
+            let detections = replay.of(frame.number).await?;
+            return self.pass_on(frame, detections).await;
         }
         let Some(body) = body else { return Ok(()) };
         let analysis = &self.job.settings.analysis;
@@ -299,6 +335,9 @@ impl Pipeline {
             classes: analysis.classes.clone(),
         };
         let number = frame.number;
+        if self.pending.is_empty() {
+            self.quiet_since = Instant::now();
+        }
         let pending = Pending { frame, header, body, due: Instant::now(), sent: false, result: None };
         self.pending.insert(number, pending);
         self.send(number).await;
@@ -327,27 +366,23 @@ impl Pipeline {
     }
 
     /// Sends again what got no result in time, and tells when nobody seems to analyse.
-    async fn send_due(&mut self) -> Result<(), Stop> {
+    async fn send_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> = self
-            .pending
-            .iter()
-            .filter(|(_, p)| p.result.is_none() && p.due <= now)
-            .map(|(n, p)| (*n, p.sent))
-            .collect();
-        if due.iter().any(|(_, sent)| *sent) {
-            self.silences = self.silences.saturating_add(1);
-            warn!(scenario = %self.job.scenario, frames = due.len(), "no result in time: sending again");
+        let due = self.pending.iter().filter(|(_, p)| p.result.is_none() && p.due <= now);
+        let due: Vec<_> = due.map(|(number, p)| (*number, p.sent)).collect();
+        let again = due.iter().filter(|(_, sent)| *sent).count();
+        if again > 0 {
+            warn!(scenario = %self.job.scenario, frames = again, "no result in time: sending again");
         }
         for (number, _) in due {
             self.send(number).await;
         }
-        if self.silences >= SILENCES && !self.interrupted {
+        // Frames that can't even be queued are as good as not analysed.
+        if self.quiet_since.elapsed() >= self.job.limits.frame_timeout * SILENCES && !self.interrupted {
             self.interrupted = true;
             let error = format!("no inference for {}", self.job.settings.model);
             self.tell(Report::Interrupted { kind: InterruptionKind::Inference, error }).await;
         }
-        Ok(())
     }
 
     /// Takes note of a worker's answer.
@@ -364,7 +399,7 @@ impl Pipeline {
         }
         let Some(pending) = self.pending.get_mut(&raw.frame) else { return };
         pending.result.get_or_insert(raw.outcome);
-        self.silences = 0;
+        self.quiet_since = Instant::now();
         if std::mem::take(&mut self.interrupted) {
             self.tell(Report::Resumed).await;
         }
@@ -394,19 +429,19 @@ impl Pipeline {
                 detections,
                 timing_ms,
             };
-            self.store.append(&result).await?;
+            self.store.append(&result, &self.stops).await?;
             self.meter.stored(self.store.frames());
-            self.pass_on(frame, result).await?;
+            self.pass_on(frame, result.detections).await?;
         }
         Ok(())
     }
 
     /// A frame whose result is stored: the first one is told of, all are drawn.
-    async fn pass_on(&mut self, frame: Frame, result: FrameDetections) -> Result<(), Stop> {
+    async fn pass_on(&mut self, frame: Frame, detections: Vec<Detection>) -> Result<(), Stop> {
         if !std::mem::replace(&mut self.streaming, true) {
             self.tell(Report::Streaming).await;
         }
-        if self.sink.push(frame, result.detections).await {
+        if self.sink.push(frame, detections).await {
             return Ok(());
         }
         let error = std::mem::replace(&mut self.sink, Sink::None).finish().await;

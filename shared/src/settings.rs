@@ -185,7 +185,7 @@ impl Default for Outputs {
 #[serde(deny_unknown_fields, default)]
 pub struct Restart {
     pub policy: RestartPolicy,
-    /// The most attempts that follow the first one within a run; for `on_failure` only.
+    /// The most failed attempts of a run that another one follows; for `on_failure` only.
     pub limit: u32,
 }
 
@@ -204,11 +204,11 @@ pub enum RestartPolicy {
 }
 
 impl Restart {
-    /// Whether one more attempt may follow attempt number `attempt` (the first is 1).
-    pub const fn allows_after(&self, attempt: u32) -> bool {
+    /// Whether one more attempt may follow the `failures`-th that failed.
+    pub const fn allows_after(&self, failures: u32) -> bool {
         match self.policy {
             RestartPolicy::Never => false,
-            RestartPolicy::OnFailure => attempt <= self.limit,
+            RestartPolicy::OnFailure => failures <= self.limit,
             RestartPolicy::Always => true,
         }
     }

@@ -79,6 +79,11 @@ impl Tail {
                     self.next = entry.seq + 1;
                     return entry;
                 }
+                // The client goes on by itself in a stream that was made anew, where sequences begin again.
+                Ok(Some(_)) if self.volatile => {
+                    self.next = 1;
+                    self.messages = None;
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => self.messages = None,
                 Err(error) => {

@@ -189,6 +189,7 @@ const fn outcome_in(data: &EventData) -> Option<Option<Refusal>> {
         | EventData::SourceResumed { .. }
         | EventData::SourceEnded { .. }
         | EventData::AttemptFailed { .. }
+        | EventData::RunnerLeft { .. }
         | EventData::RunFailed { .. }
         | EventData::ShutdownAcknowledged { .. }
         | EventData::Deactivated { .. } => None,

@@ -37,19 +37,21 @@ pub async fn run(args: AnalyzeArgs) -> Result<(), Failure> {
     let config = Config {
         listen: ([127, 0, 0, 1], 0).into(),
         data: work.path().to_owned(),
-        nats: args.nats.clone(),
         models: args.models.clone(),
         threads: args.threads,
         ..Config::default()
     };
-    let mut system = System::start(&config).await?;
+    let mut system = System::start(&config).await.map_err(Failure::unusable)?;
     let (api, nats_url) = (system.api(), system.nats_url().to_owned());
     let done = tokio::select! {
         error = system.broken() => Err(error),
         done = analyze(&args, &source, &out, &config, api, nats_url, &stop) => done,
     };
     system.stop().await;
-    let (end, outputs) = done?;
+    let (end, outputs) = match done {
+        Err(error) if stop.is_cancelled() => return Err(Failure { code: INTERRUPTED, error: Some(error) }),
+        done => done?,
+    };
     outputs.summary(&end);
     match end.shortfall() {
         None => Ok(()),
@@ -69,16 +71,15 @@ async fn analyze(
 ) -> Result<(End, Outputs)> {
     let client = Client::new(&format!("http://{api}"))?;
     let nats = Nats::connect(&nats_url, "kadr-analyze").await?;
-    let id = scenario_id(source, args.nats.is_some())?;
+    let id = scenario_id(source)?;
     let url = source.to_str().with_context(|| format!("{} is no UTF-8 path", source.display()))?;
     client.create(&id, &scenario::settings(url, &args.analysis)).await?;
     client.command(&id, "start", &CommandId::generate()).await?;
     let end = watch::until_ended(&client, &nats, &id, stop).await?;
     let recordings = kadr_runner::Config::new(config.data.clone()).recordings();
     let outputs = Outputs::write(&client, &nats, &id, &end, &recordings, out).await?;
-    if args.nats.is_some() {
-        // On a server that stays, nothing is left behind but the log.
-        client.delete(&id).await?;
+    if !args.analysis.no_video && !outputs.has_video() && end.shortfall().is_none() {
+        return Err(anyhow!("every frame was analysed but the annotated video is missing"));
     }
     Ok((end, outputs))
 }
@@ -112,17 +113,14 @@ fn prepare(out: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(out).with_context(|| format!("can't use the folder {}", out.display()))
 }
 
-/// A name from the file's; on a server of somebody else's, one that nobody else has.
-fn scenario_id(source: &Path, unique: bool) -> Result<ScenarioId> {
+/// A name from the file's.
+fn scenario_id(source: &Path) -> Result<ScenarioId> {
     let stem = source.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let mut name: String =
         stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).take(40).collect();
     name = name.trim_matches(['-', '_']).to_owned();
     if name.is_empty() {
         name.push_str("clip");
-    }
-    if unique {
-        name = format!("{name}-{}", CommandId::generate().as_str().get(24..).unwrap_or_default());
     }
     name.parse().with_context(|| format!("can't make a scenario's id of {}", source.display()))
 }
@@ -140,11 +138,7 @@ mod tests {
             ("/a/.mp4", "mp4"),
             (&format!("/a/{}.mp4", "x".repeat(200)), &"x".repeat(40)),
         ] {
-            assert_eq!(scenario_id(Path::new(file), false).unwrap().as_str(), id);
+            assert_eq!(scenario_id(Path::new(file)).unwrap().as_str(), id);
         }
-        assert_ne!(
-            scenario_id(Path::new("/a/b.mp4"), true).unwrap(),
-            scenario_id(Path::new("/a/b.mp4"), true).unwrap()
-        );
     }
 }

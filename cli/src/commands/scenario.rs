@@ -113,6 +113,14 @@ async fn command_of(keyed: Keyed, command: &str) -> Result<()> {
 }
 
 async fn delete(id: &ScenarioId, client: &ClientArgs) -> Result<()> {
-    Client::new(&client.api)?.delete(id).await?;
-    if client.json { print::json(&json!({ "deleted": id })) } else { Ok(println!("deleted {id}; its log stays")) }
+    let deleted = Client::new(&client.api)?.delete(id).await?;
+    if client.json {
+        return print::json(&json!({ "id": id, "deleted": deleted }));
+    }
+    if deleted {
+        println!("deleted {id}; its log stays");
+    } else {
+        println!("the deletion of {id} is queued; no orchestrator has answered yet");
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ pub async fn run(args: &ServiceArgs) -> Result<(), Failure> {
     let mut system = tokio::select! {
         // Before everything is up there is nothing to lose: what was started ends with this process.
         () = stop.cancelled() => return Ok(()),
-        system = System::start(&config) => system?,
+        system = System::start(&config) => system.map_err(Failure::unusable)?,
     };
     println!("kadr is up, until Ctrl-C");
     println!("  REST      http://{}/v1/scenarios", system.api());

@@ -100,6 +100,7 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("ended", fact(Fact::Ended { fence: FENCE, frames: 3, of: Some(3), error: None })),
         ("failed, retry", fact(Fact::Failed { fence: FENCE, error: error(), retry: true })),
         ("failed for good", fact(Fact::Failed { fence: FENCE, error: error(), retry: false })),
+        ("left", fact(Fact::Left { fence: FENCE })),
         ("stopping", fact(Fact::Stopping { fence: FENCE })),
         ("released", fact(Fact::Released { fence: FENCE, frames: 3 })),
         ("runner gone", Input::Signal(Signal::RunnerGone { fence: FENCE, error: error() })),
@@ -121,7 +122,7 @@ fn word(decided: Option<&EventData>) -> String {
 
 /// The whole machine. A row an input, a column a state, in the order of [`states`].
 #[rustfmt::skip]
-const TABLE: [(&str, [&str; 10]); 17] = [
+const TABLE: [(&str, [&str; 10]); 18] = [
     //                  absent             inactive                 init_startup        (retry)             in_startup_processing   active                  init_shutdown             (nobody)                  in_shutdown_processing (nobody)
     ("create",          ["scenario_created", "!already_exists",      "!already_exists",  "!already_exists",  "!already_exists",      "!already_exists",      "!already_exists",        "!already_exists",        "!already_exists",     "!already_exists"]),
     ("reconfigure",     ["!not_found",     "scenario_reconfigured",  "!still_running",   "!still_running",   "!still_running",       "!still_running",       "!still_running",         "!still_running",         "!still_running",      "!still_running"]),
@@ -135,6 +136,7 @@ const TABLE: [(&str, [&str; 10]); 17] = [
     ("ended",           ["-",              "-",                      "-",                "-",                "source_ended",         "source_ended",         "-",                      "-",                      "-",                   "-"]),
     ("failed, retry",   ["-",              "-",                      "-",                "-",                "attempt_failed",       "attempt_failed",       "-",                      "-",                      "-",                   "-"]),
     ("failed for good", ["-",              "-",                      "-",                "-",                "run_failed",           "run_failed",           "-",                      "-",                      "-",                   "-"]),
+    ("left",            ["-",              "-",                      "-",                "-",                "runner_left",          "runner_left",          "shutdown_acknowledged",  "-",                      "deactivated",         "-"]),
     ("stopping",        ["-",              "-",                      "-",                "-",                "-",                    "-",                    "shutdown_acknowledged",  "-",                      "-",                   "-"]),
     ("released",        ["-",              "-",                      "-",                "-",                "-",                    "-",                    "shutdown_acknowledged",  "-",                      "deactivated",         "-"]),
     ("runner gone",     ["-",              "-",                      "-",                "-",                "attempt_failed",       "attempt_failed",       "shutdown_acknowledged",  "-",                      "deactivated",         "-"]),
@@ -209,6 +211,19 @@ fn attempts_end_by_the_policy_and_pauses_grow() {
     }
     assert_eq!(pauses, [Duration::from_millis(750), Duration::from_millis(1500)]);
     assert!(matches!(&state.phase, Phase::InitShutdown { shutdown } if shutdown.reason == EndReason::Failed));
+}
+
+#[test]
+fn a_runner_that_leaves_in_order_is_no_failure() {
+    let mut never = settings();
+    never.restart.policy = kadr_shared::settings::RestartPolicy::Never;
+    let start = (START, EventData::StartRequested { run: RUN, attempt: 1, settings: Box::new(never) });
+    let state = given(&[created(), start, assigned(), activated()]);
+    let left = decide(&state, &fact(Fact::Left { fence: FENCE }), &context()).unwrap();
+    let state = state.evolve(22, context().now, &cause(), &left);
+    let again = decide(&state, &Input::Signal(Signal::RetryDue), &context()).unwrap();
+    assert!(matches!(again, EventData::StartRequested { attempt: 2, .. }), "at once: {again:?}");
+    assert_eq!(state.run.unwrap().failures, 0);
 }
 
 #[test]
@@ -287,7 +302,7 @@ fn make(choice: u8, fresh: bool, machine: &Machine) -> Input {
         _ => machine.state.seq,
     };
     let fact = |fact| Input::Fact { run, runner: runner(), fact };
-    match choice % 17 {
+    match choice % 18 {
         0 => Input::Command(Command::Create { settings: settings() }),
         1 => Input::Command(Command::Reconfigure { settings: settings() }),
         2 | 3 => Input::Command(Command::Start),
@@ -301,7 +316,8 @@ fn make(choice: u8, fresh: bool, machine: &Machine) -> Input {
         12 => fact(Fact::Failed { fence, error: "x".into(), retry: fresh }),
         13 => fact(Fact::Stopping { fence }),
         14 => fact(Fact::Released { fence, frames: 1 }),
-        15 => Input::Signal(Signal::RunnerGone { fence, error: "x".into() }),
+        15 => fact(Fact::Left { fence }),
+        16 => Input::Signal(Signal::RunnerGone { fence, error: "x".into() }),
         _ => Input::Signal(Signal::RetryDue),
     }
 }

@@ -1,6 +1,9 @@
 //! The writing end: a thread that draws results on their frames and records them.
 
-use std::{path::PathBuf, thread};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 use kadr_shared::{message::detection::Detection, telemetry::chain};
 use tokio::sync::{mpsc, oneshot};
@@ -19,23 +22,32 @@ pub(super) enum Sink {
     /// Nothing: no video is wanted.
     None,
     Video {
-        frames: mpsc::Sender<(Frame, Vec<Detection>)>,
+        orders: mpsc::Sender<Order>,
         done: oneshot::Receiver<Result<(), String>>,
     },
 }
 
+/// What the writer is told.
+pub(super) enum Order {
+    Draw(Frame, Vec<Detection>),
+    /// Close the file. Without it nothing is left behind.
+    Finish,
+}
+
 impl Sink {
-    /// Begins a recording at `path`, or none. The error is for people.
-    pub(super) async fn open(path: Option<PathBuf>, info: &SourceInfo) -> Result<Self, String> {
+    /// Begins a recording at `path`, or none. It is written beside it under a name that has `fence`: an older attempt that
+    /// still writes is not in its way. The error is for people.
+    pub(super) async fn open(path: Option<PathBuf>, fence: u64, info: &SourceInfo) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self::None) };
-        let (frames, queue) = mpsc::channel(QUEUE);
+        let (orders, queue) = mpsc::channel(QUEUE);
         let (finished, done) = oneshot::channel();
         let (opened, open) = oneshot::channel();
         let info = info.clone();
         thread::Builder::new()
             .name("kadr-video".into())
             .spawn(move || {
-                let recorder = prepare(&path, &info);
+                let draft = path.with_extension(format!("{fence}.mp4"));
+                let recorder = prepare(&draft, &info);
                 let (recorder, overlay) = match recorder {
                     Ok(ready) => ready,
                     Err(error) => {
@@ -45,12 +57,12 @@ impl Sink {
                 };
                 if opened.send(Ok(())).is_ok() {
                     // Nobody may be left to hear it.
-                    let _ = finished.send(write(recorder, overlay, queue));
+                    let _ = finished.send(write(recorder, overlay, queue, &draft, &path));
                 }
             })
             .map_err(|error| format!("can't start a thread to write the video: {error}"))?;
         match open.await {
-            Ok(Ok(())) => Ok(Self::Video { frames, done }),
+            Ok(Ok(())) => Ok(Self::Video { orders, done }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err("the video's writer ended unexpectedly".to_owned()),
         }
@@ -60,7 +72,7 @@ impl Sink {
     pub(super) async fn push(&self, frame: Frame, detections: Vec<Detection>) -> bool {
         match self {
             Self::None => true,
-            Self::Video { frames, .. } => frames.send((frame, detections)).await.is_ok(),
+            Self::Video { orders, .. } => orders.send(Order::Draw(frame, detections)).await.is_ok(),
         }
     }
 
@@ -68,15 +80,16 @@ impl Sink {
     pub(super) async fn finish(self) -> Result<(), String> {
         match self {
             Self::None => Ok(()),
-            Self::Video { frames, done } => {
-                drop(frames);
+            Self::Video { orders, done } => {
+                // If the writer has ended, `done` tells why.
+                let _ = orders.send(Order::Finish).await;
                 done.await.unwrap_or_else(|_| Err("the video's writer ended unexpectedly".to_owned()))
             }
         }
     }
 }
 
-fn prepare(path: &std::path::Path, info: &SourceInfo) -> Result<(Recorder, Overlay), String> {
+fn prepare(path: &Path, info: &SourceInfo) -> Result<(Recorder, Overlay), String> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|e| format!("can't make the folder {}: {e}", folder.display()))?;
     }
@@ -87,11 +100,23 @@ fn prepare(path: &std::path::Path, info: &SourceInfo) -> Result<(Recorder, Overl
 fn write(
     mut recorder: Recorder,
     mut overlay: Overlay,
-    mut queue: mpsc::Receiver<(Frame, Vec<Detection>)>,
+    mut queue: mpsc::Receiver<Order>,
+    draft: &Path,
+    path: &Path,
 ) -> Result<(), String> {
-    while let Some((mut frame, detections)) = queue.blocking_recv() {
-        overlay.draw(&mut frame.picture, &detections);
-        recorder.push(&frame.picture, frame.pts_ms).map_err(|error| chain(&error))?;
+    while let Some(order) = queue.blocking_recv() {
+        match order {
+            Order::Draw(mut frame, detections) => {
+                overlay.draw(&mut frame.picture, &detections);
+                recorder.push(&frame.picture, frame.pts_ms).map_err(|error| chain(&error))?;
+            }
+            Order::Finish => {
+                recorder.finish().map_err(|error| chain(&error))?;
+                let name = |e| format!("can't name the video {}: {e}", path.display());
+                return std::fs::rename(draft, path).map_err(name);
+            }
+        }
     }
-    recorder.finish().map(|_| ()).map_err(|error| chain(&error))
+    // Given up: the recorder takes its unfinished file away.
+    Ok(())
 }

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 };
 use kadr_shared::{
     id::{RunId, ScenarioId},
-    message::detection::FrameDetections,
+    message::detection::{Detection, FrameDetections},
     nats::Nats,
     publish::{Stored, publish},
     subjects,
@@ -18,6 +18,8 @@ use kadr_shared::{
     telemetry::chain,
 };
 use tracing::warn;
+
+use super::Stops;
 
 /// The fence of whoever stored a result.
 const FENCE: &str = "Kadr-Fence";
@@ -43,6 +45,8 @@ pub(super) struct Store {
 pub(crate) enum StoreError {
     #[error("the scenario was given to another runner")]
     Fenced,
+    #[error("stopped before it was known to be stored")]
+    Stopped,
     #[error("a stored result can't be read")]
     Unreadable(#[source] serde_json::Error),
     #[error("a result can't be written as JSON")]
@@ -69,8 +73,9 @@ impl Store {
         self.frames
     }
 
-    /// Stores the result of the next frame. One that is there already is left as it is.
-    pub(super) async fn append(&mut self, result: &FrameDetections) -> Result<(), StoreError> {
+    /// Stores the result of the next frame. One that is there already is left as it is. While the server does not answer
+    /// it tries again, until `stop`: then the result may or may not be stored.
+    pub(super) async fn append(&mut self, result: &FrameDetections, stop: &Stops) -> Result<(), StoreError> {
         let payload = serde_json::to_vec(result).map_err(StoreError::Write)?;
         while self.frames <= result.frame {
             let message = PublishMessage::build()
@@ -85,7 +90,10 @@ impl Store {
                 Ok(Stored::Conflict | Stored::SubjectFull) => self.look().await?,
                 Err(error) => {
                     warn!(scenario = %self.scenario, error = chain(&error), "can't store a result, trying again");
-                    tokio::time::sleep(RETRY).await;
+                    tokio::select! {
+                        () = stop.any() => return Err(StoreError::Stopped),
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
                 }
             }
         }
@@ -95,7 +103,8 @@ impl Store {
     /// The run's stored results from the first on, for a later attempt to draw from.
     pub(super) fn replay(&self) -> Replay {
         let subject = subjects::detections(&self.scenario);
-        Replay { tail: Tail::new(self.nats.jetstream.clone(), subjects::DETECTIONS, subject, 1), run: self.run }
+        let tail = Tail::new(self.nats.jetstream.clone(), subjects::DETECTIONS, subject, 1);
+        Replay { tail, run: self.run, next: None }
     }
 
     async fn look(&mut self) -> Result<(), StoreError> {
@@ -143,18 +152,30 @@ fn parse(message: &StreamMessage) -> Result<Last, StoreError> {
 pub(super) struct Replay {
     tail: Tail,
     run: RunId,
+    /// Read, but of a later frame than was asked for.
+    next: Option<FrameDetections>,
 }
 
 impl Replay {
-    /// The next one. Only to be asked for results that are known to be stored.
-    pub(super) async fn next(&mut self) -> Result<FrameDetections, StoreError> {
+    /// What was found in a frame; nothing if its result is so old that it was evicted. Frames are asked for in order,
+    /// and only below the stored results' end: the last one is there, so that this never waits for more.
+    pub(super) async fn of(&mut self, frame: u64) -> Result<Vec<Detection>, StoreError> {
         loop {
-            let entry = self.tail.next().await;
-            let result: FrameDetections =
-                serde_json::from_slice(&entry.message.payload).map_err(StoreError::Unreadable)?;
-            if result.run == self.run {
-                return Ok(result);
+            let result = match self.next.take() {
+                Some(result) => result,
+                None => {
+                    let entry = self.tail.next().await;
+                    serde_json::from_slice(&entry.message.payload).map_err(StoreError::Unreadable)?
+                }
+            };
+            if result.run != self.run || result.frame < frame {
+                continue;
             }
+            if result.frame == frame {
+                return Ok(result.detections);
+            }
+            self.next = Some(result);
+            return Ok(Vec::new());
         }
     }
 }

@@ -108,7 +108,6 @@ impl Mp4File {
             }
             self.writer.flush()?;
             let file = self.writer.get_ref();
-            file.sync_all()?;
             let length = file.metadata()?.len();
             fs::rename(&self.part.0, &self.path)?;
             Ok(length)

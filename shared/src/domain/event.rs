@@ -65,6 +65,11 @@ pub enum EventData {
         error: String,
         retry_at: Timestamp,
     },
+    /// The runner stopped in order and let go; another attempt follows at once, and it is not counted as failed.
+    RunnerLeft {
+        run: RunId,
+        attempt: u32,
+    },
     /// Failed for good; the shutdown begins.
     RunFailed {
         run: RunId,
@@ -171,6 +176,7 @@ impl EventData {
             Self::SourceResumed { .. } => "source_resumed",
             Self::SourceEnded { .. } => "source_ended",
             Self::AttemptFailed { .. } => "attempt_failed",
+            Self::RunnerLeft { .. } => "runner_left",
             Self::RunFailed { .. } => "run_failed",
             Self::StopRequested { .. } => "stop_requested",
             Self::ShutdownAcknowledged { .. } => "shutdown_acknowledged",
@@ -221,6 +227,7 @@ mod tests {
             EventData::SourceResumed { run },
             EventData::SourceEnded { run, frames: 3, of: Some(3), error: None },
             EventData::AttemptFailed { run, attempt: 1, error: "lost".into(), retry_at: Timestamp::from_millis(5) },
+            EventData::RunnerLeft { run, attempt: 1 },
             EventData::RunFailed { run, error: "no file".into() },
             EventData::StopRequested { run },
             EventData::ShutdownAcknowledged { run, gone: true },

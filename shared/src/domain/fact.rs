@@ -20,6 +20,8 @@ pub enum Fact {
     Ended { fence: u64, frames: u64, of: Option<u64>, error: Option<String> },
     /// The attempt can't go on; `retry`: a later one might.
     Failed { fence: u64, error: String, retry: bool },
+    /// The runner itself is to stop: another one shall go on. No failure.
+    Left { fence: u64 },
     /// Saw the shutdown, has stopped reading the source.
     Stopping { fence: u64 },
     /// Holds nothing of the scenario any more.
@@ -45,6 +47,7 @@ impl Fact {
             | Self::Resumed { fence }
             | Self::Ended { fence, .. }
             | Self::Failed { fence, .. }
+            | Self::Left { fence }
             | Self::Stopping { fence }
             | Self::Released { fence, .. } => *fence,
         }
@@ -59,6 +62,7 @@ impl Fact {
             Self::Resumed { .. } => "resumed",
             Self::Ended { .. } => "ended",
             Self::Failed { .. } => "failed",
+            Self::Left { .. } => "left",
             Self::Stopping { .. } => "stopping",
             Self::Released { .. } => "released",
         }

@@ -87,6 +87,8 @@ pub struct Run {
     pub id: RunId,
     /// Counts from 1.
     pub attempt: u32,
+    /// Attempts of it that failed.
+    pub failures: u32,
     pub started_at: Timestamp,
     /// Frames stored, known at its end.
     pub frames: Option<u64>,
@@ -176,13 +178,14 @@ impl State {
                 self.set_health(HealthStatus::Idle, None, time);
             }
             EventData::StartRequested { run, attempt, settings } => {
-                let started_at = match &self.run {
-                    Some(known) if known.id == *run => known.started_at,
-                    _ => time,
+                let (started_at, failures) = match &self.run {
+                    Some(known) if known.id == *run => (known.started_at, known.failures),
+                    _ => (time, 0),
                 };
                 self.run = Some(Run {
                     id: *run,
                     attempt: *attempt,
+                    failures,
                     started_at,
                     frames: None,
                     of: None,
@@ -217,8 +220,15 @@ impl State {
                 self.begin_shutdown(EndReason::Completed, error.clone(), time);
             }
             EventData::AttemptFailed { error, retry_at, .. } => {
+                if let Some(run) = &mut self.run {
+                    run.failures = run.failures.saturating_add(1);
+                }
                 self.phase = Phase::InitStartup { wait: Wait::Retry { at: *retry_at } };
                 self.set_health(HealthStatus::Starting, Some(error.clone()), time);
+            }
+            EventData::RunnerLeft { .. } => {
+                self.phase = Phase::InitStartup { wait: Wait::Retry { at: time } };
+                self.set_health(HealthStatus::Starting, None, time);
             }
             EventData::RunFailed { error, .. } => {
                 self.begin_shutdown(EndReason::Failed, Some(error.clone()), time);

@@ -19,6 +19,7 @@ use crate::client::Client;
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Outputs {
+    video: bool,
     files: Vec<PathBuf>,
     objects: BTreeMap<String, u64>,
 }
@@ -47,7 +48,9 @@ impl Outputs {
 
         let mut files = vec![detections_file, events_file];
         let video = out.join("annotated.mp4");
-        match recording(&recordings.join(id.as_str())) {
+        let recorded = recording(&recordings.join(id.as_str()));
+        let has_video = recorded.is_some();
+        match recorded {
             Some(recorded) => {
                 std::fs::rename(&recorded, &video).with_context(|| format!("can't write {}", video.display()))?;
                 files.insert(0, video);
@@ -60,7 +63,11 @@ impl Outputs {
                 _ => {}
             },
         }
-        Ok(Self { files, objects })
+        Ok(Self { video: has_video, files, objects })
+    }
+
+    pub const fn has_video(&self) -> bool {
+        self.video
     }
 
     pub fn summary(&self, end: &End) {

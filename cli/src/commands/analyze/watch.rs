@@ -83,10 +83,16 @@ pub async fn until_ended(client: &Client, nats: &Nats, id: &ScenarioId, stop: &C
                 }
                 _ => {}
             },
-            _ = look.tick() => display.show(&client.scenario(id).await?),
+            // Only for show: what matters comes from the log.
+            _ = look.tick() => if let Ok(scenario) = client.scenario(id).await {
+                display.show(&scenario);
+            },
             () = stop.cancelled(), if deadline.is_none() => {
                 display.say("stopping");
-                client.command(id, "stop", &CommandId::generate()).await?;
+                // Refused if it has ended meanwhile: the log tells.
+                if let Err(error) = client.command(id, "stop", &CommandId::generate()).await {
+                    display.say(&format!("{error:#}"));
+                }
                 deadline = Some(tokio::time::Instant::now() + STOP_TIMEOUT);
             }
             () = timed_out => bail!("the run did not stop within {} s", STOP_TIMEOUT.as_secs()),
