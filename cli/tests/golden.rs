@@ -92,10 +92,8 @@ fn compare(clip: &str, reference: &str) {
         let planes = scaler.letterbox(&frame.picture, &fit).unwrap();
         let picture = Picture { planes: &planes, letterbox: fit, colour: frame.picture.colour() };
         let found = detector.detect(&picture, &criteria).unwrap().detections;
-        let found: Vec<_> = found
-            .into_iter()
-            .map(|d| Object { class: d.class, confidence: d.confidence, bbox: d.bbox })
-            .collect();
+        let found: Vec<_> =
+            found.into_iter().map(|d| Object { class: d.class, confidence: d.confidence, bbox: d.bbox }).collect();
         let expected = &reference[&frame.number];
         let sure = |object: &&Object| object.confidence >= SURE;
         wanted += expected.iter().filter(sure).count();
@@ -105,7 +103,11 @@ fn compare(clip: &str, reference: &str) {
     }
     assert_eq!(frames, reference.len(), "{clip} has as many frames as its reference");
     let (kept, stray) = (kept as f64 / wanted.max(1) as f64, stray as f64 / ours.max(1) as f64);
-    println!("{clip}: every {stride}. frame: {wanted} wanted, {:.2} % kept; {ours} ours, {:.2} % stray", kept * 100.0, stray * 100.0);
+    println!(
+        "{clip}: every {stride}. frame: {wanted} wanted, {:.2} % kept; {ours} ours, {:.2} % stray",
+        kept * 100.0,
+        stray * 100.0
+    );
     assert!(wanted > 0, "{clip}: the reference has something to compare");
     assert!(kept >= KEPT, "{clip}: {:.2} % of the golden detections are there", kept * 100.0);
     assert!(stray <= STRAY, "{clip}: {:.2} % of ours have no golden partner", stray * 100.0);
