@@ -122,6 +122,7 @@ mod tests {
             run: Some(Run {
                 id: RUN,
                 attempt: 1,
+                failures: 0,
                 started_at: Timestamp::default(),
                 frames: None,
                 of: None,

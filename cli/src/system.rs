@@ -19,7 +19,7 @@ const STOP_ORDER: [&str; 4] = ["api", "runner", "inference", "orchestrator"];
 
 /// Where the system's NATS is.
 pub enum Broker {
-    Own(Server),
+    Own(Box<Server>),
     Given(String),
 }
 
@@ -28,7 +28,7 @@ impl Broker {
     pub async fn start(nats: Option<&str>, data: &Path, port: u16) -> Result<Self> {
         match nats {
             Some(url) => Ok(Self::Given(url.to_owned())),
-            None => Ok(Self::Own(Server::start(&data.join("nats"), port).await?)),
+            None => Ok(Self::Own(Box::new(Server::start(&data.join("nats"), port).await?))),
         }
     }
 
