@@ -11,3 +11,4 @@ mod example;
 mod faults;
 mod models;
 mod support;
+mod up;
