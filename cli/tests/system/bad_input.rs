@@ -179,13 +179,11 @@ async fn a_folder_that_can_not_be_written_is_told() {
 #[tokio::test]
 async fn a_nats_server_that_does_not_answer_is_told() {
     let home = Home::new();
-    plain(&home, "clip.mp4", 2);
     let words = ["nats://127.0.0.1:1", "start one", "--nats"];
-    refuses(&home, "clip.mp4", "--nats nats://127.0.0.1:1", FAILED, &words).await;
-    home.kadr("up --listen 127.0.0.1:0 --nats nats://127.0.0.1:1").await.failed(FAILED, &words);
+    home.kadr("up --listen 127.0.0.1:0 --nats nats://127.0.0.1:1").await.failed(UNUSABLE, &words);
     for service in ["api", "orchestrator", "runner", "inference"] {
         home.kadr(&format!("{service} --listen 127.0.0.1:0 --nats nats://127.0.0.1:1")).await.failed(FAILED, &words);
-        home.kadr(service).await.failed(FAILED, &["--nats URL", "KADR_NATS"]);
+        home.kadr(service).await.failed(UNUSABLE, &["--nats URL", "KADR_NATS"]);
     }
 }
 
@@ -220,11 +218,9 @@ async fn old_server() -> (String, tokio::task::JoinHandle<()>) {
 #[tokio::test]
 async fn a_nats_server_that_is_too_old_is_told() {
     let home = Home::new();
-    plain(&home, "clip.mp4", 2);
     let (address, server) = old_server().await;
     let words = ["2.9.10", "2.14 or newer", &address];
-    refuses(&home, "clip.mp4", &format!("--nats {address}"), FAILED, &words).await;
-    home.kadr(&format!("up --listen 127.0.0.1:0 --nats {address}")).await.failed(FAILED, &words);
+    home.kadr(&format!("up --listen 127.0.0.1:0 --nats {address}")).await.failed(UNUSABLE, &words);
     server.abort();
     nothing_left(&home);
 }
@@ -234,9 +230,9 @@ async fn a_port_in_use_is_told() {
     let home = Home::new();
     let taken = StdListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    home.kadr(&format!("up --listen 127.0.0.1:{port}")).await.failed(FAILED, &[&port, "in use"]);
+    home.kadr(&format!("up --listen 127.0.0.1:{port}")).await.failed(UNUSABLE, &[&port, "in use"]);
     nothing_left(&home);
-    home.kadr(&format!("up --listen 127.0.0.1:0 --nats-port {port}")).await.failed(FAILED, &[&port, "in use"]);
+    home.kadr(&format!("up --listen 127.0.0.1:0 --nats-port {port}")).await.failed(UNUSABLE, &[&port, "in use"]);
     nothing_left(&home);
 }
 

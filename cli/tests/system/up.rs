@@ -221,12 +221,12 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
     let file = "nats = \"nats://127.0.0.1:1\"\nlisten = \"127.0.0.1:0\"\ndata = \"from-file\"\n";
     fs::write(home.path("kadr.toml"), file).unwrap();
     // Which address does not answer tells which one was taken.
-    home.kadr("up").await.failed(1, &["nats://127.0.0.1:1:"]);
+    home.kadr("up").await.failed(2, &["nats://127.0.0.1:1:"]);
     let mut by_environment = home.command(["up"]);
     by_environment.env("KADR_NATS", "nats://127.0.0.1:2");
-    Process::start(&mut by_environment).ended().await.failed(1, &["nats://127.0.0.1:2:"]);
+    Process::start(&mut by_environment).ended().await.failed(2, &["nats://127.0.0.1:2:"]);
     by_environment.args(["--nats", "nats://127.0.0.1:3"]);
-    Process::start(&mut by_environment).ended().await.failed(1, &["nats://127.0.0.1:3:"]);
+    Process::start(&mut by_environment).ended().await.failed(2, &["nats://127.0.0.1:3:"]);
 
     fs::rename(home.path("kadr.toml"), home.path("mine.toml")).unwrap();
     fs::write(home.path("mine.toml"), "listen = \"127.0.0.1:1\"\ndata = \"from-file\"\nthreads = 1\n").unwrap();

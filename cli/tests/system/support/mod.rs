@@ -1,6 +1,7 @@
 //! What the tests share; one concept a file.
 
 pub(crate) mod clips;
+pub(crate) mod cluster;
 pub(crate) mod home;
 pub(crate) mod http;
 pub(crate) mod lines;

@@ -1,0 +1,59 @@
+//! Three nats-servers from `nats/cluster.conf`, started as its header says.
+
+use std::{fs, net::TcpListener, path::Path, process::Command};
+
+use kadr_shared::{nats::Nats, streams, testkit::eventually};
+use tempfile::TempDir;
+
+use super::process::Process;
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../nats/cluster.conf");
+const NODES: usize = 3;
+
+/// The nodes end before their folders go.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Process>,
+    pub(crate) urls: Vec<String>,
+    _folder: TempDir,
+}
+
+impl Cluster {
+    /// Waits until it can make streams of three copies.
+    pub(crate) async fn start() -> (Self, Nats) {
+        let folder = TempDir::with_prefix("kadr-cluster-").unwrap();
+        // Routes must be known before: free ports, all held until all are found.
+        let held: Vec<_> = (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<_> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        drop(held);
+        let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let routes = routes.join(",");
+        let nodes: Vec<_> = (0..NODES).map(|node| start_node(folder.path(), node, ports[node], &routes)).collect();
+        let mut urls = Vec::new();
+        for node in 0..NODES {
+            urls.push(url(&folder.path().join(format!("n{node}"))).await);
+        }
+        let nats = Nats::connect(&urls.join(","), "test").await.unwrap();
+        eventually("the cluster makes streams", || async { streams::ensure(&nats).await.ok() }).await;
+        (Self { nodes, urls, _folder: folder }, nats)
+    }
+}
+
+fn start_node(folder: &Path, node: usize, port: u16, routes: &str) -> Process {
+    let own = folder.join(format!("n{node}"));
+    fs::create_dir(&own).unwrap();
+    let mut command = Command::new("nats-server");
+    command.args(["-c", CONFIG, "--name", &format!("n{node}"), "-a", "127.0.0.1", "-p", "-1", "-sd"]).arg(&own);
+    command.args(["--cluster", &format!("nats://127.0.0.1:{port}"), "--routes", routes, "--ports_file_dir"]).arg(&own);
+    Process::start(&mut command)
+}
+
+/// The address in a node's ports file, once it is there.
+async fn url(folder: &Path) -> String {
+    eventually("a node's ports file", || async {
+        let entries = fs::read_dir(folder).unwrap().filter_map(Result::ok).map(|entry| entry.path());
+        let file = entries.into_iter().find(|path| path.extension().is_some_and(|e| e == "ports"))?;
+        let ports: serde_json::Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        ports["nats"][0].as_str().map(str::to_owned)
+    })
+    .await
+}
