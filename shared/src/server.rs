@@ -26,7 +26,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// `"$@"` is the server. It runs until it ends by itself or standard input does, whichever is first.
-const KEEPER: &str = r#"exec 3<&0
+/// A hang-up comes to all of an orphaned group if one of it is suspended: the keeper must outlive it.
+const KEEPER: &str = r#"trap '' HUP
+exec 3<&0
 "$@" 3<&- </dev/null &
 server=$!
 { cat <&3 >/dev/null; kill "$server" 2>/dev/null; } &
