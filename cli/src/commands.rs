@@ -7,6 +7,7 @@ mod scenario;
 mod up;
 
 use anyhow::{Error, anyhow};
+use kadr_shared::nats::NatsError;
 
 use crate::{
     args::{Cli, Command},
@@ -48,7 +49,11 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             let error = anyhow!("name the NATS server by --nats URL or KADR_NATS: a service by itself starts none");
             return Err(Failure::unusable(error));
         };
-        Ok(system::run_single(single, &config, url, stop).await?)
+        // Before it is connected it has not begun.
+        system::run_single(single, &config, url, stop).await.map_err(|error| match error.is::<NatsError>() {
+            true => Failure::unusable(error),
+            false => error.into(),
+        })
     };
     match cli.command {
         Command::Up(args) => up::run(&args).await,

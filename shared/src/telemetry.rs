@@ -1,11 +1,13 @@
 //! One set-up of logging for every service: to standard error, by `KADR_LOG` (as `info`, or `kadr_runner=debug,warn`).
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 /// Starts logging at `default` unless `KADR_LOG` says otherwise. A second call changes nothing.
 pub fn init(default: &str) {
     let filter = EnvFilter::try_from_env("KADR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let layer = fmt::layer().with_writer(std::io::stderr).with_target(true);
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // It fails only if a subscriber is there already, as in tests that share a process.
     let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
 }
