@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             .as_array()
             .into_iter()
             .flatten()
-            .map(|d| format!("{} {:.2} {}", d["label"].as_str().unwrap_or("?"), d["confidence"], d["box"]))
+            .map(|d| format!("{} {} {}", d["label"].as_str().unwrap_or("?"), d["confidence"], d["box"]))
             .collect();
         println!("frame {} at {} ms: {}", result["frame"], result["pts_ms"], objects.join(", "));
     }
