@@ -84,7 +84,7 @@ async fn a_file_without_its_index_is_told() {
 #[tokio::test]
 async fn kinds_of_video_that_are_not_read_are_named_with_a_way_out() {
     let home = Home::new();
-    let h265 = "-frames:v 10 -c:v libx265 -x265-params log-level=error -pix_fmt yuv420p";
+    let h265 = "-frames:v 10 -c:v libx265 -x265-params log-level=error:pools=none -pix_fmt yuv420p";
     clip(&home, "h265.mp4", "s=320x240:r=25", h265);
     refuses(&home, "h265.mp4", "", FAILED, &["H.265", "H.264 only", "ffmpeg -i IN"]).await;
     let interlaced = "-frames:v 10 -c:v libx264 -pix_fmt yuv420p -flags +ildct+ilme";

@@ -22,8 +22,8 @@ fn refuses(options: &str, words: &[&str]) {
 
 #[test]
 fn other_codecs_are_named() {
-    refuses("-c:v libx265 -x265-params log-level=error -pix_fmt yuv420p", &["H.265", "H.264", "ffmpeg"]);
-    refuses("-c:v libx265 -x265-params log-level=error -tag:v hvc1 -pix_fmt yuv420p", &["H.265"]);
+    refuses("-c:v libx265 -x265-params log-level=error:pools=none -pix_fmt yuv420p", &["H.265", "H.264", "ffmpeg"]);
+    refuses("-c:v libx265 -x265-params log-level=error:pools=none -tag:v hvc1 -pix_fmt yuv420p", &["H.265"]);
     refuses("-c:v mpeg4", &["MPEG-4 Part 2", "ffmpeg"]);
 }
 
