@@ -6,8 +6,9 @@ use tempfile::TempDir;
 
 use crate::{nats::Nats, server::Server, streams};
 
-/// What a test waits for must be so within this time. Generous: machines are shared.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What a test waits for must be so within this time. Generous: machines are shared, a whole run may be waited for, and
+/// only a test that fails takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at a condition that nothing announces.
 const LOOK: Duration = Duration::from_millis(25);
 
