@@ -1,0 +1,42 @@
+//! Spans of time in which nothing is promised, and what is left of a wait when they do not count.
+
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A stream had no leader that answered and heard a majority.
+    Quorum,
+    /// No orchestrator lived that could get at NATS.
+    Orchestrator,
+    /// The machine did not let the harness itself run.
+    Starved,
+}
+
+/// Milliseconds since 1970 by this machine's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Span {
+    pub cause: Cause,
+    pub from: i64,
+    pub until: i64,
+    #[serde(skip)]
+    pub open: bool,
+}
+
+/// The part of a wait that counts: what follows the last span in which nothing was promised. A promise of five seconds
+/// is one of five seconds in a row.
+pub fn counted(from: i64, until: i64, spans: &[Span]) -> i64 {
+    let last = spans.iter().filter(|span| span.from < until && span.until > from).map(|span| span.until).max();
+    (until - last.map_or(from, |end| end.max(from))).max(0)
+}
+
+/// How long all spans of a cause are together.
+pub fn total(spans: &[Span], cause: Cause) -> i64 {
+    spans.iter().filter(|span| span.cause == cause).map(|span| span.until - span.from).sum()
+}
+
+/// The value below which so many per cent of all lie.
+pub fn percentile(sorted: &[i64], percent: usize) -> i64 {
+    let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(rank).copied().unwrap_or(0)
+}
