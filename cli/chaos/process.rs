@@ -51,7 +51,6 @@ pub enum End {
 /// One process from its start to its end. Times are milliseconds since 1970 by this machine's clock.
 #[derive(Debug, Clone)]
 pub struct Life {
-    pub pid: u32,
     pub from: i64,
     pub until: Option<i64>,
     pub end: Option<End>,
@@ -107,8 +106,8 @@ impl Slot {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().with_context(|| format!("can't start {}", self.name))?;
         keeper.add(child.id())?;
-        let (pid, from) = (child.id(), now());
-        inner.lives.push(Life { pid, from, until: None, end: None, frozen: Vec::new(), log_from });
+        let from = now();
+        inner.lives.push(Life { from, until: None, end: None, frozen: Vec::new(), log_from });
         inner.child = Some(child);
         Ok(())
     }

@@ -22,6 +22,7 @@ use crate::{
     cluster,
     killer::Killer,
     load::Load,
+    now,
     plan::{Ask, FILES, Plan, Size, WARM_UP},
     report,
     rest::Rest,
@@ -108,6 +109,7 @@ pub async fn run(args: Args) -> Result<bool> {
     }
     println!("chaos: all is up after {} s", begun.elapsed().as_secs());
 
+    let since = now();
     let killer = Killer::new(world.clone(), watch.clone());
     let loading = tokio::spawn(load.clone().run(plan.commands));
     sleep(WARM_UP).await;
@@ -140,7 +142,7 @@ pub async fn run(args: Args) -> Result<bool> {
         shown,
         last,
         blows: killer.done(),
-        spans: spans(&watch),
+        spans: spans(&watch, since),
         processes: processes.collect(),
         held: watch.held(),
         fallen: world.fallen(),
@@ -151,8 +153,10 @@ pub async fn run(args: Args) -> Result<bool> {
     report::tell(&args, seed, &folder, &findings, begun.elapsed().as_secs())
 }
 
-fn spans(watch: &Watch) -> Vec<Span> {
+/// When nothing was promised, from the load's beginning on.
+fn spans(watch: &Watch, since: i64) -> Vec<Span> {
     let mut spans = watch.spans();
+    spans.retain(|span| span.from >= since);
     spans.sort_by_key(|span| span.from);
     spans
 }
