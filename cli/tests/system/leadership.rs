@@ -10,14 +10,13 @@ use kadr_shared::{
     nats::Nats,
     nodes,
     publish::Stored,
+    subjects,
     testkit::eventually,
 };
 
 use crate::support::{cluster::Cluster, home::Home, process::Process};
 
 const SCENARIOS: usize = 40;
-/// Commands of a scenario in each stretch of the test.
-const COMMANDS: usize = 12;
 
 struct World {
     home: Home,
@@ -53,11 +52,13 @@ impl World {
         .await
     }
 
-    /// Commands to all scenarios in turn, without waiting for what becomes of them.
-    async fn command_all(&mut self, stretch: usize) {
-        for number in 0..COMMANDS {
-            for scenario in 0..SCENARIOS {
-                let id: ScenarioId = format!("s{scenario}").parse().unwrap();
+    /// `each` commands to every scenario, without waiting for what becomes of them.
+    async fn command_all(&mut self, stretch: usize, each: usize) {
+        let nats = &self.nats;
+        let lanes = (0..SCENARIOS).map(|scenario| async move {
+            let id: ScenarioId = format!("s{scenario}").parse().unwrap();
+            let mut inputs = Vec::new();
+            for number in 0..each {
                 // A walk through all of them that differs from scenario to scenario; many are refused.
                 let command = match (number * 7 + scenario * 3 + stretch) % 5 {
                     0 | 1 => Command::Create { settings: settings() },
@@ -67,12 +68,25 @@ impl World {
                 };
                 let key = format!("{stretch}-{number}").parse().unwrap();
                 let envelope = CommandEnvelope { id: key, actor: "test".into(), command };
-                let Stored::At(input) = inbox::send_command(&self.nats, &id, &envelope).await.unwrap() else {
+                let Stored::At(input) = inbox::send_command(nats, &id, &envelope).await.unwrap() else {
                     panic!("a key of its own")
                 };
-                self.sent.entry(id).or_default().push(input);
+                inputs.push(input);
             }
+            (id, inputs)
+        });
+        for (id, inputs) in futures::future::join_all(lanes).await {
+            self.sent.entry(id).or_default().extend(inputs);
         }
+    }
+
+    /// Waits until the log has grown by some events.
+    async fn in_the_middle_of_it(&self) {
+        let end = || async {
+            self.nats.jetstream.get_stream(subjects::EVENTS).await.ok()?.cached_info().state.messages.into()
+        };
+        let before: u64 = eventually("the log's end", end).await;
+        eventually("the log grows", || async { end().await.filter(|now| *now > before + 50) }).await;
     }
 
     /// Waits until the log holds an answer to each command; then what each scenario's log says of inputs, in its order.
@@ -103,24 +117,21 @@ fn settings() -> kadr_shared::settings::Settings {
 }
 
 #[tokio::test]
-async fn a_frozen_and_a_killed_leader_change_nothing_about_any_command() {
+async fn frozen_and_killed_leaders_change_nothing_about_any_command() {
     let mut world = World::start().await;
-    world.leader(None).await;
-    world.command_all(0).await;
-
     let frozen = world.leader(None).await;
+    world.command_all(0, 10).await;
     world.orchestrators[&frozen].signal("STOP");
-    world.command_all(1).await;
-    world.leader(Some(frozen)).await;
-    // It wakes up in the middle of what it was deciding, and does not know that another one leads.
-    world.orchestrators[&frozen].signal("CONT");
-    world.command_all(2).await;
-
-    let killed = world.leader(None).await;
+    // A heap of commands waits for the next leader, and that one is killed while it works on many at once.
+    world.command_all(1, 40).await;
+    world.in_the_middle_of_it().await;
+    let killed = world.leader(Some(frozen)).await;
     world.orchestrators.remove(&killed).unwrap().kill();
+    // The first one wakes up in the middle of what it was deciding, and does not know that another one led.
+    world.orchestrators[&frozen].signal("CONT");
+    world.command_all(2, 10).await;
     world.add_orchestrator();
-    world.command_all(3).await;
     world.leader(Some(killed)).await;
-
+    world.command_all(3, 10).await;
     assert_eq!(world.answered().await, world.sent, "each once, in order");
 }
