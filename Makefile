@@ -1,7 +1,7 @@
 # The commands of this project. `make` or `make help` lists them. The work is done by scripts/ and cargo.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test golden setup deps nats clip fmt lint
+.PHONY: help demo up test golden chaos chaos-short setup deps nats clip fmt lint
 
 # Where reference data lies beside the checkout, the tests and the demo find it. What the environment says wins.
 ifneq ($(wildcard ../shared/golden),)
@@ -29,11 +29,19 @@ export PATH := $(CURDIR)/.kadr/bin:$(PATH)
 CITY := .kadr/clips/bikes.mp4
 CLIP ?= $(CITY)
 OUT ?= out
-KADR := $(or $(CARGO_TARGET_DIR),target)/debug/kadr
+DEBUG := $(or $(CARGO_TARGET_DIR),target)/debug
+KADR := $(DEBUG)/kadr
+
+# What make chaos does; without a seed it makes one up and tells it.
+SEED ?=
+KILLS ?= 30
+NODES ?= 3
+MINUTES ?= 0
+CHAOS := $(DEBUG)/examples/chaos --kadr $(KADR) --out $(or $(CARGO_TARGET_DIR),target)/chaos
 
 help: ## list the commands
 	@echo 'usage: make COMMAND'
-	@sed -n 's/^\([a-z]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
 
 demo: deps nats $(if $(filter $(CITY),$(CLIP)),clip) ## set up what is missing and analyse a clip: make demo [CLIP=path] [OUT=dir]
 	cargo build --locked -p kadr
@@ -51,6 +59,15 @@ test: deps nats ## set up what the tests need; format, lints, then all tests
 golden: deps nats ## compare every frame of the reference clips (the tests take a sample of them)
 	@test -n "$(KADR_FIXTURES)" || { echo 'kadr: set KADR_FIXTURES to the folder of reference data' >&2; exit 1; }
 	KADR_GOLDEN_STRIDE=1 scripts/cargo-test.sh --test golden
+
+chaos: deps nats ## break a running system at random and check that it keeps its word: [SEED=n] [KILLS=n] [NODES=1|3] [MINUTES=n]
+	cargo build --locked -p kadr --bins --example chaos
+	@$(CHAOS) $(if $(SEED),--seed $(SEED)) --kills $(KILLS) --nodes $(NODES) --minutes $(MINUTES)
+
+chaos-short: deps nats ## the same for about five minutes, with seeds that stay the same: what CI runs
+	cargo build --locked -p kadr --bins --example chaos
+	@$(CHAOS) --seed 1 --kills 18 --nodes 3
+	@$(CHAOS) --seed 2 --kills 5 --nodes 1 --states 60
 
 setup: deps nats clip ## all that make demo sets up: NATS server, clip, weights
 	cargo build --locked -p kadr

@@ -73,6 +73,7 @@ pub async fn run(args: Args) -> Result<bool> {
     }
     let kadr = args.kadr.canonicalize().with_context(|| format!("there is no {}", args.kadr.display()))?;
     let folder = folder(&args.out, seed)?;
+    let kadr = pinned(&kadr, &folder)?;
     println!(
         "chaos: SEED={seed} KILLS={} NODES={}: {} commands in {} s, {} blows, in {}",
         args.kills,
@@ -176,6 +177,15 @@ fn folder(out: &Path, seed: u64) -> Result<PathBuf> {
         }
     }
     bail!("{} is full of runs: delete some", out.display())
+}
+
+/// The binary under a name of this run's: a build meanwhile must not put another one into its place.
+fn pinned(kadr: &Path, folder: &Path) -> Result<PathBuf> {
+    let own = folder.join("kadr");
+    if std::fs::hard_link(kadr, &own).is_err() {
+        std::fs::copy(kadr, &own).with_context(|| format!("can't copy {}", kadr.display()))?;
+    }
+    Ok(own)
 }
 
 /// Whether a file has these bytes in it.

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Evidence, Findings, SCENARIO, table::Folded};
+use super::{
+    Evidence, Findings, SCENARIO,
+    table::{Folded, State},
+};
 use crate::streams::Message;
 
 /// Where the inbox has `cmd` or `run`, and the command's key.
@@ -38,7 +41,7 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) -> BTreeMap<String, F
         }
         *seen_states.entry(state.state.name()).or_default() += 1;
         *kinds.entry(event.token(WHAT)).or_default() += 1;
-        if event.token(WHAT) == "start_requested" && event.number("/data/attempt") == Some(1) {
+        if event.token(WHAT) == "start_requested" && before.state == State::Inactive {
             let run = event.text("/data/run");
             if let Some(other) = runs.insert(run, scenario) {
                 findings.violated("a run has an id of its own", format!("{run} in {other} and {scenario}"), &[event]);

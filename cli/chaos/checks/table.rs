@@ -73,6 +73,9 @@ pub struct Folded {
     run_settings: Value,
     /// The start that a claim must name; none while the next attempt's moment is waited for.
     start: Option<u64>,
+    /// Failed attempts in a row, and since when the present one gives results.
+    failures: u64,
+    active_since: Option<i64>,
     /// Fence and runner.
     pub held: Option<(u64, String)>,
     /// Why the shutdown under way began.
@@ -80,6 +83,12 @@ pub struct Folded {
     pub seq: u64,
     pub last_input: u64,
 }
+
+/// Why a start is asked for again under the same attempt: nobody has claimed it, and nobody will.
+const LOST: &str = "start_lost";
+/// An attempt that was active for so long begins the count of failures anew.
+const STEADY_MS: i64 = 60_000;
+const TOLERANCE_MS: i64 = 2_000;
 
 /// `{fence}-{name}-{count}-{runner}`, the id of a runner's fact.
 fn fact(id: &str) -> Option<(u64, &str, &str)> {
@@ -125,7 +134,8 @@ impl Folded {
             if self.run.as_deref() != Some(run) {
                 wrong.push(format!("{kind} names run {run}, not {:?}", self.run));
             }
-            let wanted = self.attempt + u64::from(kind == "start_requested");
+            // A start that was lost is asked for once more: the same attempt.
+            let wanted = self.attempt + u64::from(kind == "start_requested" && self.start.is_none());
             if event.number("/data/attempt").is_some_and(|attempt| attempt != wanted) {
                 wrong.push(format!("{kind} names attempt {:?}, not {wanted}", event.number("/data/attempt")));
             }
@@ -177,7 +187,9 @@ impl Folded {
                 self.held = Some((event.seq, event.text("/data/runner").to_owned()));
                 self.start = None;
             }
-            "attempt_failed" | "runner_left" => (self.held, self.start) = (None, None),
+            "activated" => self.active_since = Some(event.at),
+            "attempt_failed" => self.fail(event, wrong),
+            "runner_left" => (self.held, self.start) = (None, None),
             "source_ended" => self.reason = Some("completed"),
             "run_failed" => self.reason = Some("failed"),
             "stop_requested" if !matches!(self.state, InitShutdown | InShutdownProcessing) => {
@@ -206,8 +218,9 @@ impl Folded {
                 wrong.push(format!("a run begins with attempt {attempt}, with its scenario's settings: {}", settings == self.settings));
             }
             self.run_settings = settings;
+            self.failures = 0;
         } else {
-            if self.start.is_some() {
+            if self.start.is_some() && event.text("/cause/id") != LOST {
                 wrong.push("another attempt while a start waits for a claim".to_owned());
             }
             if settings != self.run_settings {
@@ -217,7 +230,26 @@ impl Folded {
         self.run = Some(event.text("/data/run").to_owned());
         self.attempt = attempt;
         self.start = Some(event.seq);
+        self.active_since = None;
         self.ended = None;
+    }
+
+    /// Another attempt follows only as the run's restart policy allows, and the failures in a row are counted right.
+    fn fail(&mut self, event: &Message, wrong: &mut Vec<String>) {
+        let failures = event.number("/data/failures").unwrap_or(0);
+        let steady = self.active_since.map_or(0, |since| event.at - since);
+        // Who decides knows the moment a little earlier than the log.
+        let (again, anew) = (steady < STEADY_MS + TOLERANCE_MS, steady >= STEADY_MS - TOLERANCE_MS);
+        if !(again && failures == self.failures + 1 || anew && failures == 1) {
+            wrong.push(format!("failure {failures} after {}, having been active for {steady} ms", self.failures));
+        }
+        let policy = self.run_settings.pointer("/restart/policy").and_then(Value::as_str).unwrap_or_default();
+        let limit = self.run_settings.pointer("/restart/limit").and_then(Value::as_u64).unwrap_or(0);
+        if policy == "never" || policy == "on_failure" && failures > limit {
+            wrong.push(format!("another attempt after failure {failures}, by the policy {policy} up to {limit}"));
+        }
+        self.failures = failures;
+        (self.held, self.start) = (None, None);
     }
 
     /// A refusal must say what is so.

@@ -20,7 +20,7 @@ use crate::{
 
 const LIMIT_MS: i64 = 5_000;
 /// A pause longer than a first attempt's is the restart policy's will, not kadr's slowness.
-const FIRST_PAUSE_MS: i64 = 1_200;
+const FIRST_PAUSE_MS: u64 = 600;
 /// A command that waited when the orchestrator was killed, or came soon after.
 const SOON_MS: i64 = 1_000;
 
@@ -174,7 +174,7 @@ fn of_runner(evidence: &Evidence, story: &Story<'_>, blow: &Blown) -> Vec<Wait> 
         let mut active = None;
         for (event, ..) in later {
             match event.token(3) {
-                "attempt_failed" => pause = (parse(event.text("/data/retry_at")) - event.at).max(pause),
+                "attempt_failed" => pause = event.number("/data/pause_ms").unwrap_or(0).max(pause),
                 "activated" | "source_resumed" => active = Some(event.at),
                 "stop_requested" | "run_failed" | "source_ended" => break,
                 _ => continue,
@@ -245,9 +245,4 @@ fn of_inference(evidence: &Evidence, story: &Story<'_>, blow: &Blown) -> Vec<Wai
         waits.push(wait);
     }
     waits
-}
-
-/// RFC 3339 in UTC as milliseconds since 1970; 0 if it is none.
-fn parse(text: &str) -> i64 {
-    text.parse::<kadr_shared::time::Timestamp>().map_or(0, |time| time.as_millis())
 }
