@@ -113,6 +113,12 @@ fn processes(evidence: &Evidence, findings: &mut Findings) {
         }
     }
     findings.figure("began_in_vain", retried);
+    for blow in evidence.blows.iter().filter(|blow| blow.what == "drain" && blow.skipped.is_none()) {
+        if blow.drained.is_none() {
+            let text = format!("{} was asked to end at {} and had to be killed", blow.target, blow.at);
+            findings.violated("a process that is asked to end does so", text, &[]);
+        }
+    }
     for process in &evidence.processes {
         for log in &process.logs {
             if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {

@@ -3,10 +3,7 @@
 //! Blows overlap, but not on one service, and never is more than one NATS node down or catching up.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -30,6 +27,8 @@ use crate::{
 /// How long a node may take to be as the others again, and between two looks at it.
 const HEALING: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(200);
+/// For a process to end in order: more than any service gives itself.
+const DRAIN: Duration = Duration::from_secs(25);
 
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
@@ -45,6 +44,8 @@ pub struct Blown {
     pub leader: bool,
     pub at: i64,
     pub until: i64,
+    /// How long a process took to end that was asked to, and how it ended; none: it had to be killed.
+    pub drained: Option<(i64, String)>,
     /// Why it was not done, if so.
     pub skipped: Option<String>,
 }
@@ -83,11 +84,15 @@ impl Killer {
                 leader: false,
                 at: now(),
                 until: 0,
+                drained: None,
                 skipped: None,
             };
             let node_is_hit = matches!(
                 blow,
-                Blow::Kill { kind: Kind::Nats, .. } | Blow::Freeze { kind: Kind::Nats, .. } | Blow::FillDisk { .. }
+                Blow::Kill { kind: Kind::Nats, .. }
+                    | Blow::Freeze { kind: Kind::Nats, .. }
+                    | Blow::Drain { kind: Kind::Nats, .. }
+                    | Blow::FillDisk { .. }
             );
             // Waited for here: what comes next must not overtake it.
             let guard = if node_is_hit { Some(self.nats.clone().lock_owned().await) } else { None };
@@ -106,9 +111,9 @@ impl Killer {
 
     async fn strike(&self, blow: Blow, mut blown: Blown) -> Blown {
         let result = match blow {
-            Blow::Kill { kind: Kind::Nats, which, .. } | Blow::Freeze { kind: Kind::Nats, which, .. } => {
-                self.strike_node(which, &blow, &mut blown).await
-            }
+            Blow::Kill { kind: Kind::Nats, which, .. }
+            | Blow::Freeze { kind: Kind::Nats, which, .. }
+            | Blow::Drain { kind: Kind::Nats, which, .. } => self.strike_node(which, &blow, &mut blown).await,
             Blow::FillDisk { full } => self.fill_disk(full, &mut blown).await,
             Blow::Cut { kind: Kind::Nats, which, cut } => self.links_of_node(which, Mode::Cut, cut, &mut blown).await,
             Blow::Stall { kind: Kind::Nats, which, stalled } => {
@@ -130,6 +135,7 @@ impl Killer {
         let Some(kind) = blown.kind else { return Ok(()) };
         let (Blow::Kill { which, .. }
         | Blow::Freeze { which, .. }
+        | Blow::Drain { which, .. }
         | Blow::Cut { which, .. }
         | Blow::Stall { which, .. }
         | Blow::Delay { which, .. }
@@ -149,6 +155,11 @@ impl Killer {
                 service.slot.freeze();
                 sleep(frozen).await;
                 service.slot.thaw();
+            }
+            Blow::Drain { down, .. } => {
+                drain(&service.slot, blown).await;
+                sleep(down).await;
+                service.slot.start(&self.world.keeper)?;
             }
             Blow::Cut { cut, .. } => self.through(&service, Mode::Cut, cut).await,
             Blow::Stall { stalled, .. } => self.through(&service, Mode::Stall, stalled).await,
@@ -199,6 +210,11 @@ impl Killer {
                 sleep(frozen).await;
                 node.slot.thaw();
             }
+            Blow::Drain { down, .. } => {
+                drain(&node.slot, blown).await;
+                sleep(down).await;
+                node.slot.start(&self.world.keeper)?;
+            }
             _ => {}
         }
         Ok(())
@@ -244,6 +260,23 @@ impl Killer {
         if timeout(HEALING, whole).await.is_err() {
             eprintln!("chaos: the cluster was not whole again within {} s", HEALING.as_secs());
         }
+    }
+}
+
+/// Asks a process to end and waits for that; in vain, it is killed.
+async fn drain(slot: &Slot, blown: &mut Blown) {
+    slot.ask_to_end();
+    let since = Instant::now();
+    loop {
+        if let Some(status) = slot.ended() {
+            blown.drained = Some((i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX), status.to_string()));
+            return;
+        }
+        if since.elapsed() >= DRAIN || slot.pid().is_none() {
+            slot.kill();
+            return;
+        }
+        sleep(LOOK / 4).await;
     }
 }
 

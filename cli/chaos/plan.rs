@@ -91,15 +91,48 @@ pub struct Command {
 /// What is done to processes, connections, disks and clocks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Blow {
-    Kill { kind: Kind, which: usize, down: Duration },
-    Freeze { kind: Kind, which: usize, frozen: Duration },
+    Kill {
+        kind: Kind,
+        which: usize,
+        down: Duration,
+    },
+    Freeze {
+        kind: Kind,
+        which: usize,
+        frozen: Duration,
+    },
+    /// Asked to end in order, and started again.
+    Drain {
+        kind: Kind,
+        which: usize,
+        down: Duration,
+    },
     /// All connections of a service with NATS, or (of `Kind::Nats`) all of a node with services.
-    Cut { kind: Kind, which: usize, cut: Duration },
-    Stall { kind: Kind, which: usize, stalled: Duration },
-    Delay { kind: Kind, which: usize, delayed: Duration, by: Duration },
-    FillDisk { full: Duration },
+    Cut {
+        kind: Kind,
+        which: usize,
+        cut: Duration,
+    },
+    Stall {
+        kind: Kind,
+        which: usize,
+        stalled: Duration,
+    },
+    Delay {
+        kind: Kind,
+        which: usize,
+        delayed: Duration,
+        by: Duration,
+    },
+    FillDisk {
+        full: Duration,
+    },
     /// The clock of one service is so many milliseconds off from now on.
-    Jump { kind: Kind, which: usize, offset_ms: i64 },
+    Jump {
+        kind: Kind,
+        which: usize,
+        offset_ms: i64,
+    },
 }
 
 impl Blow {
@@ -112,6 +145,7 @@ impl Blow {
         match self {
             Self::Kill { .. } => "kill",
             Self::Freeze { .. } => "freeze",
+            Self::Drain { .. } => "drain",
             Self::Cut { .. } => "cut",
             Self::Stall { .. } => "stall",
             Self::Delay { .. } => "delay",
@@ -181,7 +215,9 @@ fn blows(random: &mut Rng, size: &Size, only: &[String]) -> Vec<Timed> {
         let blow = blow(random, size);
         let target = target(&blow).map_or("disk", Kind::name);
         // Drawn all the same, so that what remains is what the whole plan has at its place.
-        if !only.is_empty() && !only.iter().any(|o| o == blow.name() || o == target || *o == format!("{}-{target}", blow.name())) {
+        if !only.is_empty()
+            && !only.iter().any(|o| o == blow.name() || o == target || *o == format!("{}-{target}", blow.name()))
+        {
             continue;
         }
         kills += usize::from(blow.is_kill());
@@ -194,6 +230,7 @@ pub const fn target(blow: &Blow) -> Option<Kind> {
     match blow {
         Blow::Kill { kind, .. }
         | Blow::Freeze { kind, .. }
+        | Blow::Drain { kind, .. }
         | Blow::Cut { kind, .. }
         | Blow::Stall { kind, .. }
         | Blow::Delay { kind, .. }
@@ -207,8 +244,9 @@ fn blow(random: &mut Rng, size: &Size) -> Blow {
     let kind = choose(random, &kinds).unwrap_or(Kind::Runner);
     let which = random.usize(..size.count(kind).max(1));
     match random.u32(..100) {
-        0..40 => Blow::Kill { kind, which, down: seconds(random, 0.3, 5.0) },
-        40..67 => Blow::Freeze { kind, which, frozen: seconds(random, 1.0, 8.0) },
+        0..38 => Blow::Kill { kind, which, down: seconds(random, 0.3, 5.0) },
+        38..43 => Blow::Drain { kind, which, down: seconds(random, 0.3, 3.0) },
+        43..67 => Blow::Freeze { kind, which, frozen: seconds(random, 1.0, 8.0) },
         67..75 => Blow::Cut { kind, which, cut: seconds(random, 1.0, 6.0) },
         75..81 => Blow::Stall { kind, which, stalled: seconds(random, 1.0, 6.0) },
         81..88 => Blow::Delay { kind, which, delayed: seconds(random, 3.0, 10.0), by: seconds(random, 0.02, 0.4) },
@@ -241,7 +279,15 @@ fn commands(random: &mut Rng, size: &Size, load: Duration) -> Vec<Command> {
         };
         let (variant, seed) = (random.u32(..1000), random.u64(..));
         let at = Duration::from_millis(at_ms);
-        commands.push(Command { at, scenario, ask, variant, direct, again: if direct { Again::No } else { again }, seed });
+        commands.push(Command {
+            at,
+            scenario,
+            ask,
+            variant,
+            direct,
+            again: if direct { Again::No } else { again },
+            seed,
+        });
     };
     let warm_up = WARM_UP.as_millis() as u64;
     for scenario in 0..size.scenarios() {
@@ -280,7 +326,9 @@ fn ask(random: &mut Rng, belief: &mut Belief, file: bool, at: u64) -> Ask {
         (true, true) if file => &[(30, Ask::Stop), (10, Ask::Start), (5, Ask::Reconfigure), (3, Ask::Delete)],
         (true, true) => &[(80, Ask::Stop), (6, Ask::Start), (5, Ask::Reconfigure), (5, Ask::Delete), (4, Ask::Create)],
         (true, false) if file => &[(85, Ask::Start), (7, Ask::Reconfigure), (4, Ask::Stop), (1, Ask::Delete)],
-        (true, false) => &[(66, Ask::Start), (13, Ask::Reconfigure), (10, Ask::Delete), (6, Ask::Stop), (5, Ask::Create)],
+        (true, false) => {
+            &[(66, Ask::Start), (13, Ask::Reconfigure), (10, Ask::Delete), (6, Ask::Stop), (5, Ask::Create)]
+        }
     };
     let ask = choose(random, weighted).unwrap_or(Ask::Start);
     match (ask, belief.exists, runs) {

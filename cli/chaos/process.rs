@@ -9,7 +9,7 @@ use std::{
     io::Write,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -81,6 +81,8 @@ pub struct Slot {
 #[derive(Default)]
 struct Inner {
     child: Option<Child>,
+    /// It was asked to end.
+    asked: bool,
     lives: Vec<Life>,
 }
 
@@ -124,6 +126,24 @@ impl Slot {
         true
     }
 
+    /// SIGTERM; false: it does not run. What follows is [`Slot::ended`]'s to tell.
+    pub fn ask_to_end(&self) -> bool {
+        let mut inner = self.lock();
+        let Some(child) = &inner.child else { return false };
+        signal(child.id(), "TERM");
+        inner.asked = true;
+        true
+    }
+
+    /// How it ended after it was asked to; none: it has not yet.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        let mut inner = self.lock();
+        let status = inner.child.as_mut()?.try_wait().ok()??;
+        inner.child = None;
+        inner.ended(now(), End::Killed);
+        Some(status)
+    }
+
     /// Suspends it; false: it does not run.
     pub fn freeze(&self) -> bool {
         let mut inner = self.lock();
@@ -149,6 +169,9 @@ impl Slot {
     /// Takes note if it has ended by itself.
     pub fn ended_by_itself(&self) -> Option<(Life, String)> {
         let mut inner = self.lock();
+        if inner.asked {
+            return None;
+        }
         let status = inner.child.as_mut()?.try_wait().ok()??;
         inner.child = None;
         let text = status.to_string();
@@ -180,6 +203,7 @@ impl Slot {
 
 impl Inner {
     fn ended(&mut self, at: i64, end: End) {
+        self.asked = false;
         if let Some(life) = self.lives.last_mut() {
             life.until = Some(at);
             life.end = Some(end);

@@ -76,11 +76,30 @@ pub fn tell(args: &Args, seed: u64, folder: &Path, findings: &Findings, seconds:
     std::fs::write(folder.join("figures.jsonl"), format!("{}\n", Value::Object(figures.clone())))?;
 
     let mut out = std::io::stdout().lock();
-    for name in ["events", "commands", "facts", "void_facts", "runs", "frames", "completed_clips", "answers", "blows",
-        "leader_hit", "skipped", "states_after_events", "stops", "recovery", "recovery_runner", "recovery_orchestrator",
-        "recovery_inference", "without_quorum_ms", "without_orchestrator_ms", "without_starved_ms", "level_lives",
-        "began_in_vain"]
-    {
+    for name in [
+        "events",
+        "commands",
+        "facts",
+        "void_facts",
+        "runs",
+        "frames",
+        "completed_clips",
+        "answers",
+        "blows",
+        "leader_hit",
+        "skipped",
+        "states_after_events",
+        "stops",
+        "recovery",
+        "recovery_runner",
+        "recovery_orchestrator",
+        "recovery_inference",
+        "without_quorum_ms",
+        "without_orchestrator_ms",
+        "without_starved_ms",
+        "level_lives",
+        "began_in_vain",
+    ] {
         writeln!(out, "  {name:24} {}", figures.get(name).unwrap_or(&Value::Null))?;
     }
     for (check, all) in &by_check {

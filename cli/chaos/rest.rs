@@ -57,7 +57,11 @@ impl Answer {
         let problem = self.body.get("type").and_then(Value::as_str).and_then(|t| t.strip_prefix("urn:kadr:problem:"));
         match (self.status, problem) {
             (0 | 500.., _) => Meaning::Unclear,
-            (202, _) => self.body.get("accepted_at_seq").and_then(Value::as_u64).map_or(Meaning::Unclear, |seq| Meaning::Done(Some(seq))),
+            (202, _) => self
+                .body
+                .get("accepted_at_seq")
+                .and_then(Value::as_u64)
+                .map_or(Meaning::Unclear, |seq| Meaning::Done(Some(seq))),
             (201, _) => Meaning::Done(self.body.get("seq").and_then(Value::as_u64)),
             (200 | 204, _) => Meaning::Done(None),
             (409, Some("idempotency_conflict")) => Meaning::KeyUsed,
@@ -80,9 +84,11 @@ impl Rest {
         let base = self.apis.get(api).cloned().unwrap_or_default();
         let one = format!("{base}/v1/scenarios/{scenario}");
         let request = match ask {
-            Ask::Create => {
-                self.http.request(Method::POST, format!("{base}/v1/scenarios")).query(&[("id", scenario)]).json(settings)
-            }
+            Ask::Create => self
+                .http
+                .request(Method::POST, format!("{base}/v1/scenarios"))
+                .query(&[("id", scenario)])
+                .json(settings),
             Ask::Reconfigure => self.http.request(Method::PUT, one).json(settings),
             Ask::Start | Ask::Stop => {
                 self.http.request(Method::POST, format!("{one}/commands")).json(&json!({"command": ask.name()}))

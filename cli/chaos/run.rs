@@ -204,8 +204,9 @@ async fn connect(world: &World) -> Result<async_nats::Client> {
     let deadline = Instant::now() + UP;
     while Instant::now() < deadline {
         let asked = client.request("$JS.API.INFO", "".into()).await;
-        if asked.is_ok_and(|answer| serde_json::from_slice::<Value>(&answer.payload).is_ok_and(|a| a.get("error").is_none()))
-        {
+        if asked.is_ok_and(|answer| {
+            serde_json::from_slice::<Value>(&answer.payload).is_ok_and(|a| a.get("error").is_none())
+        }) {
             return Ok(client);
         }
         sleep(LOOK).await;
@@ -317,7 +318,8 @@ async fn shown(rest: &Rest, sources: &Sources, scenarios: usize, end: u64) -> Ve
         let deadline = Instant::now() + PROJECTED;
         while Instant::now() < deadline {
             let health = rest.get(api, "/health/ready").await;
-            if health.is_some_and(|(_, health)| health.pointer("/projection/seq").and_then(Value::as_u64) >= Some(end)) {
+            if health.is_some_and(|(_, health)| health.pointer("/projection/seq").and_then(Value::as_u64) >= Some(end))
+            {
                 break;
             }
             sleep(LOOK).await;
@@ -336,4 +338,3 @@ async fn shown(rest: &Rest, sources: &Sources, scenarios: usize, end: u64) -> Ve
     }
     all
 }
-

@@ -41,13 +41,15 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
         let mut last_fence = 0;
         for (number, message) in messages.iter().enumerate() {
             if message.number("/frame") != Some(number as u64) || message.token(SCENARIO) != known.scenario {
-                let text = format!("{}, run {run}: frame {:?} at place {number}", known.scenario, message.number("/frame"));
+                let text =
+                    format!("{}, run {run}: frame {:?} at place {number}", known.scenario, message.number("/frame"));
                 findings.violated(ORDER, text, &[message]);
                 break;
             }
             let fence = message.fence.unwrap_or(0);
             if !known.fences.contains(&fence) || fence < last_fence {
-                let text = format!("{}, run {run}: fence {fence} after {last_fence}, of {:?}", known.scenario, known.fences);
+                let text =
+                    format!("{}, run {run}: fence {fence} after {last_fence}, of {:?}", known.scenario, known.fences);
                 findings.violated(FENCE, text, &[message]);
                 break;
             }
@@ -63,7 +65,10 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
         let found = stored.get(run).map_or(0, Vec::len) as u64;
         let clip = known.scenario.starts_with("clip-");
         let wanted = if clip { Some(FRAMES) } else { known.frames };
-        if wanted.is_some_and(|wanted| wanted != found) || known.frames.is_some_and(|frames| frames != found) || known.error {
+        if wanted.is_some_and(|wanted| wanted != found)
+            || known.frames.is_some_and(|frames| frames != found)
+            || known.error
+        {
             let text = format!(
                 "{}, run {run}: {found} results are stored, the log says {:?} (with an error: {}), the source has {wanted:?}",
                 known.scenario, known.frames, known.error

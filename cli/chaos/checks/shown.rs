@@ -42,7 +42,11 @@ fn differences(found: &Value, wanted: &Folded, end: u64) -> Vec<String> {
     differ("settings", sorted(found.get("settings")), sorted(Some(&wanted.settings)));
     let ended = wanted.ended.as_ref();
     differ("ended.reason", format!("{:?}", text("/ended/reason")), format!("{:?}", ended.map(|e| e.reason.as_str())));
-    differ("ended.error", format!("{:?}", text("/ended/error")), format!("{:?}", ended.and_then(|e| e.error.as_deref())));
+    differ(
+        "ended.error",
+        format!("{:?}", text("/ended/error")),
+        format!("{:?}", ended.and_then(|e| e.error.as_deref())),
+    );
     // When nothing happens any more, every answer has seen the whole log.
     differ("seq", format!("{:?}", number("/seq")), format!("{:?}", Some(end)));
     differences

@@ -156,7 +156,8 @@ impl Folded {
                 wrong.push(format!("{kind} for {} by a claim of {runner}", event.text("/data/runner")));
             }
         } else if self.held.as_ref().is_none_or(|(held, holder)| *held != fence || holder != runner) {
-            wrong.push(format!("{kind} by fact {name} of {runner} under fence {fence}, while {:?} holds it", self.held));
+            wrong
+                .push(format!("{kind} by fact {name} of {runner} under fence {fence}, while {:?} holds it", self.held));
         }
     }
 
@@ -215,7 +216,10 @@ impl Folded {
         let attempt = event.number("/data/attempt").unwrap_or(0);
         if self.state == Inactive {
             if attempt != 1 || settings != self.settings {
-                wrong.push(format!("a run begins with attempt {attempt}, with its scenario's settings: {}", settings == self.settings));
+                wrong.push(format!(
+                    "a run begins with attempt {attempt}, with its scenario's settings: {}",
+                    settings == self.settings
+                ));
             }
             self.run_settings = settings;
             self.failures = 0;

@@ -73,7 +73,8 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
         findings.violated("recovery after a kill takes 5 s at most (p99)", text, &[]);
     }
     findings.figure("recovery", summary(&recoveries));
-    for (name, cause) in [("quorum", Cause::Quorum), ("orchestrator", Cause::Orchestrator), ("starved", Cause::Starved)] {
+    for (name, cause) in [("quorum", Cause::Quorum), ("orchestrator", Cause::Orchestrator), ("starved", Cause::Starved)]
+    {
         findings.figure(&format!("without_{name}_ms"), total(spans, cause));
     }
     findings.figure("spans", spans);
@@ -84,9 +85,7 @@ fn summary(waits: &[Wait]) -> Value {
     let mut counted: Vec<_> = waits.iter().filter(|w| w.left_out.is_none()).map(|w| w.counted_ms).collect();
     raw.sort_unstable();
     counted.sort_unstable();
-    let figures = |sorted: &[i64]| {
-        json!({"n": sorted.len(), "p50": percentile(sorted, 50), "p99": percentile(sorted, 99), "max": percentile(sorted, 100)})
-    };
+    let figures = |sorted: &[i64]| json!({"n": sorted.len(), "p50": percentile(sorted, 50), "p99": percentile(sorted, 99), "max": percentile(sorted, 100)});
     let mut left_out: BTreeMap<&str, usize> = BTreeMap::new();
     for reason in waits.iter().filter_map(|wait| wait.left_out) {
         *left_out.entry(reason).or_default() += 1;
@@ -162,7 +161,9 @@ fn wants_slot(state: &Folded) -> bool {
 
 /// Scenarios that a killed runner had active, until each is active again with another one.
 fn of_runner(evidence: &Evidence, story: &Story<'_>, blow: &Blown) -> Vec<Wait> {
-    let Some(process) = evidence.processes.iter().find(|process| process.name == blow.target) else { return Vec::new() };
+    let Some(process) = evidence.processes.iter().find(|process| process.name == blow.target) else {
+        return Vec::new();
+    };
     let log = process.logs.get(blow.life).map(String::as_str).unwrap_or_default();
     let mut waits = Vec::new();
     for (scenario, place, (fence, runner)) in story.active_at(blow.at) {
