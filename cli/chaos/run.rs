@@ -20,6 +20,7 @@ use crate::{
     Args,
     checks::{self, Evidence, Process},
     cluster,
+    ghost::Ghost,
     killer::Killer,
     load::Load,
     now,
@@ -112,6 +113,7 @@ pub async fn run(args: Args) -> Result<bool> {
 
     let since = now();
     let killer = Killer::new(world.clone(), watch.clone());
+    let _haunting = Task(tokio::spawn(Ghost::new(client.clone(), seed).run()));
     let loading = tokio::spawn(load.clone().run(plan.commands));
     sleep(WARM_UP).await;
     killer.clone().run(plan.blows).await;
@@ -124,9 +126,9 @@ pub async fn run(args: Args) -> Result<bool> {
 
     let context = async_nats::jetstream::new(client);
     let (inbox, events, detections) = (
-        streams::read(&context, "KADR_INBOX").await?,
-        streams::read(&context, "KADR_EVENTS").await?,
-        streams::read(&context, "KADR_DETECTIONS").await?,
+        streams::read(&context, streams::INBOX).await?,
+        streams::read(&context, streams::EVENTS).await?,
+        streams::read(&context, streams::DETECTIONS).await?,
     );
     let shown = shown(&rest, &load.sources, size.scenarios(), events.last().map_or(0, |event| event.seq)).await;
     let processes = world.slots().map(|slot| {

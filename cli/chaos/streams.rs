@@ -8,6 +8,10 @@ use futures::StreamExt;
 use serde_json::Value;
 use tokio::time::timeout;
 
+pub const INBOX: &str = "KADR_INBOX";
+pub const EVENTS: &str = "KADR_EVENTS";
+pub const DETECTIONS: &str = "KADR_DETECTIONS";
+
 /// The longest wait for one message of a stream that is said to have it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -23,6 +27,15 @@ pub struct Message {
 }
 
 impl Message {
+    pub fn new(message: &jetstream::Message) -> Result<Self> {
+        let info = message.info().map_err(|error| anyhow::anyhow!("{error}"))?;
+        let at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000)?;
+        let (seq, subject) = (info.stream_sequence, message.subject.to_string());
+        let body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
+        let fence = message.headers.as_ref().and_then(|h| h.get("Kadr-Fence")?.as_str().parse().ok());
+        Ok(Self { seq, at, subject, body, fence })
+    }
+
     /// A part of the subject.
     pub fn token(&self, number: usize) -> &str {
         self.subject.split('.').nth(number).unwrap_or_default()
@@ -50,13 +63,9 @@ pub async fn read(context: &jetstream::Context, name: &str) -> Result<Vec<Messag
     let mut feed = consumer.messages().await?;
     loop {
         let next = timeout(PATIENCE, feed.next()).await.with_context(|| format!("stream {name} stops short"))?;
-        let message = next.with_context(|| format!("stream {name} ends early"))??;
-        let info = message.info().map_err(|error| anyhow::anyhow!("{error}"))?;
-        let at = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000)?;
-        let (seq, subject) = (info.stream_sequence, message.subject.to_string());
-        let body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
-        let fence = message.headers.as_ref().and_then(|h| h.get("Kadr-Fence")?.as_str().parse().ok());
-        messages.push(Message { seq, at, subject, body, fence });
+        let message = Message::new(&next.with_context(|| format!("stream {name} ends early"))??)?;
+        let seq = message.seq;
+        messages.push(message);
         if seq >= last {
             return Ok(messages);
         }
