@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use crate::process::Kind;
 
-/// Scenarios of a clip, each of which has [`FRAMES`](crate::sources::FRAMES) frames.
+/// Scenarios of a short clip, whose frames are counted.
 pub const FILES: usize = 20;
 
 /// How much there is of everything.

@@ -11,10 +11,20 @@ use serde_json::{Value, json};
 use crate::plan::FILES;
 
 /// Frames of each clip whose results are counted.
-pub const FRAMES: u64 = 60;
+const FRAMES: u64 = 60;
 const CLIPS: usize = 4;
 const LONG_FRAMES: u64 = 400;
 const SEED: u64 = 1;
+
+/// How many frames the source of a scenario of this name has.
+pub fn frames(name: &str) -> Option<u64> {
+    match name.split('-').next() {
+        Some("clip") => Some(FRAMES),
+        Some("image") => Some(1),
+        Some("long") => Some(LONG_FRAMES),
+        _ => None,
+    }
+}
 
 pub struct Sources {
     folder: PathBuf,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Evidence, Findings, SCENARIO};
-use crate::{sources::FRAMES, streams::Message};
+use crate::{sources::frames, streams::Message};
 
 const ORDER: &str = "stored results are in order, each frame once";
 const WHOLE: &str = "every frame of a completed run has exactly one stored result";
@@ -64,7 +64,7 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
         }
         let found = stored.get(run).map_or(0, Vec::len) as u64;
         let clip = known.scenario.starts_with("clip-");
-        let wanted = if clip { Some(FRAMES) } else { known.frames };
+        let wanted = frames(known.scenario);
         if wanted.is_some_and(|wanted| wanted != found)
             || known.frames.is_some_and(|frames| frames != found)
             || known.error
