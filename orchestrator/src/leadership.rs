@@ -32,7 +32,7 @@ pub(crate) enum Change {
 
 impl Leadership {
     pub(crate) fn new(name: &str) -> Self {
-        Self { me: LeaderBeat { orchestrator: name.to_owned() }, held: None }
+        Self { me: LeaderBeat { orchestrator: name.to_owned(), trouble: None }, held: None }
     }
 
     pub(crate) const fn is_held(&self) -> bool {

@@ -5,7 +5,7 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`id`], [`time`], [`geometry`] | names, moments, sizes: parsed once, at the edge |
+//! | [`id`], [`time`], [`moment`], [`geometry`] | names, times, places in the past, sizes: parsed once, at the edge |
 //! | [`settings`], [`catalog`] | what a scenario is told to do; which models there are |
 //! | [`domain`] | commands, facts, events, and the state that follows from them (pure) |
 //! | [`message`] | frames, raw results, stored detections |
@@ -22,6 +22,7 @@ pub mod id;
 pub mod inbox;
 pub mod log;
 pub mod message;
+pub mod moment;
 pub mod nats;
 pub mod nodes;
 pub mod publish;

@@ -46,6 +46,9 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderBeat {
     pub orchestrator: String,
+    /// Why it can't decide, in words for people (the log can't be written).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Renews a runner's key.

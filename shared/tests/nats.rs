@@ -70,7 +70,9 @@ async fn a_key_and_a_fact_are_stored_once() {
     assert!(matches!(inbox::send_command(&nats, &gate(), &command).await.unwrap(), Stored::At(1)));
     let other = CommandEnvelope { command: Command::Stop, ..command.clone() };
     assert!(matches!(inbox::send_command(&nats, &gate(), &other).await.unwrap(), Stored::SubjectFull));
-    assert_eq!(inbox::find_command(&nats, &gate(), &command.id).await, Some(command), "the first one stays");
+    let found = inbox::find_command(&nats, &gate(), &command.id).await.unwrap();
+    assert_eq!(found, Some(inbox::Found { input: 1, command: Some(command) }), "the first one stays");
+    assert_eq!(inbox::find_command(&nats, &gate(), &"key-2".parse().unwrap()).await.unwrap(), None);
 
     let (run, runner) = (RunId::generate(), RunnerId::generate());
     let fact = Fact::Claimed { start: 7 };
@@ -109,8 +111,8 @@ async fn a_reader_sees_each_event_once_and_in_order_while_they_are_written() {
 async fn the_leaders_key_is_held_renewed_and_expires() {
     let server = TestServer::start().await;
     let nats = server.nats().await;
-    let me = LeaderBeat { orchestrator: "a".into() };
-    let other = LeaderBeat { orchestrator: "b".into() };
+    let me = LeaderBeat { orchestrator: "a".into(), trouble: None };
+    let other = LeaderBeat { orchestrator: "b".into(), trouble: None };
     let free = nodes::read_leader(&nats).await.unwrap();
     assert_eq!(free.holder, None);
     let held = nodes::claim_leader(&nats, &me, free.revision).await.unwrap().unwrap();
