@@ -185,6 +185,7 @@ impl Meter {
             source_fps: reading.source_fps,
             analysed_fps: rate(&reading.stored, now),
             last_frame_at: reading.last_frame_at,
+            trouble: None,
         }
     }
 }

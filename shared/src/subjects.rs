@@ -17,6 +17,9 @@ pub const FRAMES_ALL: &str = "kadr.frame.>";
 pub const DETECTIONS_ALL: &str = "kadr.det.>";
 /// Every start of every scenario: what runners compete for.
 pub const STARTS: &str = "kadr.evt.*.start_requested";
+/// The consumer of [`STARTS`] that all runners share.
+pub const STARTS_CONSUMER: &str = "runners";
+pub const NODES_ALL: &str = "$KV.KADR_NODES.>";
 pub const RUNNERS_ALL: &str = "$KV.KADR_NODES.runner.*";
 pub const LEADER: &str = "$KV.KADR_NODES.leader";
 

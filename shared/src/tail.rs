@@ -14,11 +14,15 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt;
 use time::OffsetDateTime;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::warn;
 
 /// Between two tries to get at the stream.
 const RETRY: Duration = Duration::from_millis(250);
+/// A stream in memory that is silent for so long is looked at: another one may have taken its place.
+const SILENCE: Duration = Duration::from_secs(1);
+/// For that look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A reader of a stream's messages on one subject filter.
 pub struct Tail {
@@ -84,8 +88,7 @@ impl Tail {
                     self.next = 1;
                     self.messages = None;
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => self.messages = None,
+                Ok(Some(_) | None) => {}
                 Err(error) => {
                     self.messages = None;
                     warn!(stream = self.stream, filter = self.filter, error = %error, "reading is interrupted, trying again");
@@ -114,7 +117,25 @@ impl Tail {
                 self.messages.insert(consumer.messages().await?)
             }
         };
-        let Some(message) = messages.next().await else { return Ok(None) };
+        let next = if self.volatile {
+            match timeout(SILENCE, messages.next()).await {
+                Ok(next) => next,
+                // A consumer that begins behind the end of a stream that was made anew hears nothing, and no error.
+                Err(_) => {
+                    let stream = timeout(LOOK_TIMEOUT, self.jetstream.get_stream(self.stream)).await??;
+                    if self.made != Some(stream.cached_info().created) {
+                        self.messages = None;
+                    }
+                    return Ok(None);
+                }
+            }
+        } else {
+            messages.next().await
+        };
+        let Some(message) = next else {
+            self.messages = None;
+            return Ok(None);
+        };
         let message = message?;
         let info = message.info()?;
         let (seq, time, pending) = (info.stream_sequence, info.published.into(), info.pending);

@@ -38,6 +38,56 @@ async fn streams_are_made_once_and_verified_after() {
 }
 
 #[tokio::test]
+async fn an_inbox_that_was_lost_begins_above_every_input_of_the_log() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let envelope =
+        |key: &str| CommandEnvelope { id: key.parse().unwrap(), actor: "test".into(), command: Command::Start };
+    assert!(matches!(inbox::send_command(&nats, &gate(), &envelope("k1")).await.unwrap(), Stored::At(1)));
+    append(&nats, &gate(), 0).await;
+    nats.jetstream.delete_stream(subjects::INBOX).await.unwrap();
+    streams::ensure(&nats).await.unwrap();
+    let Stored::At(first) = inbox::send_command(&nats, &gate(), &envelope("k2")).await.unwrap() else { panic!() };
+    assert!(first > 1_000_000_000_000_000 && first < 1 << 53, "{first}");
+    streams::ensure(&nats).await.unwrap();
+    assert!(
+        matches!(inbox::send_command(&nats, &gate(), &envelope("k3")).await.unwrap(), Stored::At(n) if n == first + 1)
+    );
+}
+
+#[tokio::test]
+async fn an_event_is_parsed_the_same_way_with_and_without_a_detour() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let Stored::At(last) = append(&nats, &gate(), 0).await else { panic!() };
+    // Another order of fields, one that is not known, an older version.
+    let run = RunId::from_u128(1);
+    for body in [
+        serde_json::json!({ "data": {"run": run}, "x": 1, "cause": {"input": 1, "id": "k"}, "actor": "a", "version": 1 }),
+        serde_json::json!({ "version": 1, "cause": {"input": null, "id": "k"}, "actor": "a",
+            "data": {"run": run, "attempt": 1, "error": "e", "retry_at": "2026-01-31T12:00:00.000Z"} }),
+    ] {
+        let kind = if body["data"]["attempt"].is_null() { "activated" } else { "attempt_failed" };
+        nats.jetstream.publish(format!("kadr.evt.gate.{kind}"), body.to_string().into()).await.unwrap().await.unwrap();
+    }
+    let mut tail = log::tail(&nats, last);
+    for kind in ["stop_requested", "activated", "attempt_failed"] {
+        let entry = tail.next().await;
+        let event = log::read(&entry).unwrap();
+        let recorded = log::read_data(&entry).unwrap();
+        assert_eq!((event.kind.as_str(), recorded.data.kind()), (kind, kind));
+        assert_eq!((&event.cause, &event.parse().unwrap()), (&recorded.cause, &recorded.data));
+        assert_eq!((event.seq, event.time, &event.scenario), (recorded.seq, recorded.time, &recorded.scenario));
+    }
+    let bad = serde_json::json!({ "version": 2, "cause": {"input": 1, "id": "k"}, "actor": "a", "data": {"run": run} });
+    nats.jetstream.publish("kadr.evt.gate.activated", bad.to_string().into()).await.unwrap().await.unwrap();
+    nats.jetstream.publish("kadr.evt.gate.activated", "no".into()).await.unwrap().await.unwrap();
+    let (newer, foreign) = (tail.next().await, tail.next().await);
+    assert!(matches!(log::read_data(&newer), Err(log::ReadError::Event(_))), "a newer version");
+    assert!(matches!(log::read_data(&foreign), Err(log::ReadError::Foreign(_))));
+}
+
+#[tokio::test]
 async fn a_stream_that_is_another_one_is_named() {
     let server = TestServer::start().await;
     let nats = Nats::connect(server.url(), "test").await.unwrap();

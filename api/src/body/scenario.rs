@@ -231,6 +231,7 @@ mod tests {
             source_fps: Some(25.0),
             analysed_fps: Some(24.987_654),
             last_frame_at: Some(Timestamp::from_millis(1_769_860_900_000)),
+            trouble: None,
         }
     }
 
