@@ -2,13 +2,13 @@
 
 use std::{future::pending, time::Duration};
 
-use kadr_shared::{nats::Nats, subjects};
+use kadr_shared::{nats::Nats, subjects, time::Timestamp};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
     problem::{Problem, ProblemName},
     projection::{Following, Position},
-    storage,
+    storage::{self, StreamHealth},
 };
 
 /// How long a reader waits for the tables.
@@ -32,16 +32,26 @@ pub(crate) async fn reach(nats: &Nats, position: &watch::Receiver<Position>, wan
     if outcome && at.seq >= wanted { Ok(()) } else { Err(behind(&at, wanted)) }
 }
 
-/// Waits until the tables have everything that was in the log when this was called.
-pub(crate) async fn reach_the_end(nats: &Nats, position: &watch::Receiver<Position>) -> Result<(), Problem> {
-    match storage::look(nats, subjects::EVENTS).await.last() {
-        Some(end) => reach(nats, position, end).await,
-        None => Err(Problem::new(
+/// Waits until the tables have all that happened up to a time, which has to be over.
+pub(crate) async fn reach_time(
+    nats: &Nats,
+    position: &watch::Receiver<Position>,
+    wanted: Timestamp,
+) -> Result<(), Problem> {
+    let StreamHealth::Ok { last, at } = storage::look(nats, subjects::EVENTS).await else {
+        return Err(Problem::new(
             ProblemName::Unavailable,
             "NATS does not tell the end of the log, so it is not known whether all up to that time has been read: \
              try again, or give a sequence",
-        )),
+        ));
+    };
+    // This clock may be wrong; what the log has stamped is over in any case.
+    let now = Timestamp::now().max(at);
+    if wanted > now {
+        let detail = format!("{wanted} lies in the future: it is {now}");
+        return Err(Problem::new(ProblemName::NotYet, detail));
     }
+    reach(nats, position, last).await
 }
 
 /// What is told to who waited in vain.

@@ -2,6 +2,7 @@
 //!
 //! Handlers parse, ask the other modules, and shape answers; nothing else.
 
+mod answers;
 mod changes;
 mod events;
 mod health;
@@ -16,7 +17,7 @@ use poem::{Endpoint, IntoEndpoint, IntoResponse, Route, get, handler, web::Redir
 use poem_openapi::{OpenApiService, Tags};
 use tokio::sync::watch;
 
-use self::{changes::ChangesApi, events::EventsApi, health::HealthApi, scenarios::ScenariosApi};
+use self::{events::EventsApi, health::HealthApi, scenarios::ScenariosApi};
 use crate::{commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel};
 
 /// What handlers answer with.
@@ -66,7 +67,6 @@ pub(crate) fn endpoint(services: Services) -> impl Endpoint {
     let services = Arc::new(services);
     let api = (
         ScenariosApi { services: Arc::clone(&services) },
-        ChangesApi { services: Arc::clone(&services) },
         EventsApi { services: Arc::clone(&services) },
         HealthApi { services },
     );

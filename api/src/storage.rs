@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_nats::jetstream::{self, ErrorCode, context::GetStreamErrorKind};
-use kadr_shared::{nats::Nats, publish::PublishFailed};
+use kadr_shared::{nats::Nats, publish::PublishFailed, time::Timestamp};
 use tokio::time::timeout;
 
 /// How long NATS may take to tell of a stream.
@@ -24,6 +24,8 @@ const LATELY: Duration = Duration::from_secs(30);
 pub(crate) enum StreamHealth {
     Ok {
         last: u64,
+        /// When its last message was stored, by the server's stamp.
+        at: Timestamp,
     },
     /// It is not there; whoever needs it first makes it again.
     Missing,
@@ -37,7 +39,7 @@ impl StreamHealth {
     /// Its last sequence, if it is there to tell.
     pub(crate) const fn last(self) -> Option<u64> {
         match self {
-            Self::Ok { last } => Some(last),
+            Self::Ok { last, .. } => Some(last),
             Self::Missing | Self::NoLeader | Self::Silent => None,
         }
     }
@@ -50,7 +52,7 @@ pub(crate) async fn look(nats: &Nats, stream: &str) -> StreamHealth {
             let info = stream.cached_info();
             match &info.cluster {
                 Some(cluster) if cluster.leader.is_none() => StreamHealth::NoLeader,
-                _ => StreamHealth::Ok { last: info.state.last_sequence },
+                _ => StreamHealth::Ok { last: info.state.last_sequence, at: info.state.last_timestamp.into() },
             }
         }
         Ok(Err(error)) => match error.kind() {

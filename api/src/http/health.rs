@@ -255,14 +255,17 @@ impl From<StreamHealth> for StreamStatus {
 
 #[cfg(test)]
 mod tests {
-    use kadr_shared::nodes::LeaderBeat;
+    use kadr_shared::{nodes::LeaderBeat, time::Timestamp};
 
     use super::*;
 
     fn well() -> Found {
         let beat = LeaderBeat { orchestrator: "o1".into(), trouble: None };
         Found {
-            streams: Some(Streams { log: StreamHealth::Ok { last: 5 }, inbox: StreamHealth::Ok { last: 9 } }),
+            streams: Some(Streams {
+                log: StreamHealth::Ok { last: 5, at: Timestamp::EPOCH },
+                inbox: StreamHealth::Ok { last: 9, at: Timestamp::EPOCH },
+            }),
             leader: Some(LeaderKey { holder: Some(beat), revision: 1 }),
             at: Position { seq: 5, following: Following::Yes },
             refused: None,
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(well().missing(), Vec::<String>::new());
         let at = |seq, following| Position { seq, following };
         let streams = |log, inbox| Some(Streams { log, inbox });
-        let ok = StreamHealth::Ok { last: 5 };
+        let ok = StreamHealth::Ok { last: 5, at: Timestamp::EPOCH };
         let trouble = LeaderBeat { orchestrator: "o1".into(), trouble: Some("no space left".into()) };
         for (found, word) in [
             (Found { streams: None, leader: None, ..well() }, "connection to NATS is lost"),

@@ -1,44 +1,38 @@
-//! `/v1/scenarios`: showing them, as they are and as they were. Changing them stands in [`changes`](super::changes).
+//! `/v1/scenarios`: the routes. Those of one address stand together: the document wants it so. What they answer with is
+//! in [`answers`](super::answers), what stands behind a change in [`changes`](super::changes).
 
 use std::sync::Arc;
 
-use kadr_shared::{domain::State, id::ScenarioId, moment::Moment, time::Timestamp};
+use kadr_shared::{
+    domain::{Command, State},
+    id::ScenarioId,
+    moment::Moment,
+    settings::Settings,
+    time::Timestamp,
+};
 use poem_openapi::{
     OpenApi,
-    param::{Path, Query},
+    param::{Header, Path, Query},
 };
 
 use super::{
     Part, Services,
-    params::{At, AtParam, IdParam, default_limit, from_the_first},
+    answers::{
+        CommandAnswer, CommandBody, CommandName, CommandProblems, ConfigureAnswer, ConfigureProblems, CreateAnswer,
+        CreateProblems, DeleteAnswer, DeleteProblems, ListProblems, ReadProblems,
+    },
+    changes::{accepted, id_from, key_or_new},
+    params::{At, AtParam, IdParam, KeyParam, default_limit, from_the_first},
 };
 use crate::{
-    body::{Body, HistoryBody, Scenario, Scenarios},
+    body::{Body, HistoryBody, Scenario, Scenarios, SettingsBody, Strict},
     freshness,
-    problem::{Failure, Problem, ProblemName, Problems},
+    problem::{Failure, Problem, ProblemName},
     time_travel::{self, AsOf, History, Past},
 };
 
 pub(super) struct ScenariosApi {
     pub(super) services: Arc<Services>,
-}
-
-struct ReadProblems;
-struct ListProblems;
-
-impl Problems for ReadProblems {
-    const NAMES: &'static [ProblemName] = &[
-        ProblemName::BadRequest,
-        ProblemName::NotFound,
-        ProblemName::NotYet,
-        ProblemName::Behind,
-        ProblemName::Unavailable,
-    ];
-}
-
-impl Problems for ListProblems {
-    const NAMES: &'static [ProblemName] =
-        &[ProblemName::BadRequest, ProblemName::NotYet, ProblemName::Behind, ProblemName::Unavailable];
 }
 
 #[OpenApi(prefix_path = "/v1/scenarios", tag = "Part::Scenarios")]
@@ -120,6 +114,111 @@ impl ScenariosApi {
         let (transitions, next, present) = history.end().ok_or_else(nothing_happened)?;
         Ok(Body(HistoryBody::new(transitions, next, present, Timestamp::now(), seq)))
     }
+
+    /// Create a scenario
+    ///
+    /// Only `source` has to be given. Repeating a request with its `Idempotency-Key` gives the first one's answer.
+    #[oai(path = "/", method = "post", operation_id = "create_scenario")]
+    async fn create(
+        &self,
+        /// The scenario's id; one is made up if it is missing. Ids stay in the log and must not be personal data.
+        id: Query<Option<IdParam>>,
+        /// Makes repeating safe, for 24 hours: see above.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<KeyParam>>,
+        body: Strict<Settings, SettingsBody>,
+    ) -> Result<CreateAnswer, Failure<CreateProblems>> {
+        let Strict(settings, _) = body;
+        let key = key_or_new(key.0);
+        let id = match id.0 {
+            Some(IdParam(id)) => id,
+            None => id_from(&key)?,
+        };
+        self.check_names(&id, &key, &settings).await?;
+        let location = format!("/v1/scenarios/{id}");
+        let answer = self.services.commands.ask(&id, &key, Command::Create { settings }).await?;
+        let Some(outcome) = answer else {
+            return Ok(CreateAnswer::Accepted(accepted(&key, None), location));
+        };
+        if let Some(refusal) = outcome.refusal {
+            return Err(refusal.into());
+        }
+        Ok(CreateAnswer::Created(Body(self.as_created(&id, outcome.seq).await?), location))
+    }
+
+    /// Give a scenario that does not run other settings
+    ///
+    /// All of them: what is left out gets its default, not what it was. Repeating a request with its `Idempotency-Key`
+    /// gives the first one's answer.
+    #[oai(path = "/:id", method = "put", operation_id = "configure_scenario")]
+    async fn configure(
+        &self,
+        id: Path<IdParam>,
+        /// Makes repeating safe, for 24 hours: see above.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<KeyParam>>,
+        body: Strict<Settings, SettingsBody>,
+    ) -> Result<ConfigureAnswer, Failure<ConfigureProblems>> {
+        let (IdParam(id), Strict(settings, _)) = (id.0, body);
+        let key = key_or_new(key.0);
+        self.check_names(&id, &key, &settings).await?;
+        match self.services.commands.ask(&id, &key, Command::Reconfigure { settings }).await? {
+            None => Ok(ConfigureAnswer::Accepted(accepted(&key, None))),
+            Some(outcome) => match outcome.refusal {
+                None => Ok(ConfigureAnswer::Configured(Body(self.as_configured(&id, outcome.seq).await?))),
+                Some(refusal) => Err(refusal.into()),
+            },
+        }
+    }
+
+    /// Delete a scenario that does not run
+    ///
+    /// Its log stays; creating the id again goes on in it.
+    #[oai(path = "/:id", method = "delete", operation_id = "delete_scenario")]
+    async fn delete(
+        &self,
+        id: Path<IdParam>,
+        /// Makes repeating safe, for 24 hours: see above.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<KeyParam>>,
+    ) -> Result<DeleteAnswer, Failure<DeleteProblems>> {
+        let IdParam(id) = id.0;
+        let key = key_or_new(key.0);
+        match self.services.commands.ask(&id, &key, Command::Delete).await? {
+            None => Ok(DeleteAnswer::Accepted(accepted(&key, None))),
+            Some(outcome) => match outcome.refusal {
+                None => Ok(DeleteAnswer::Deleted),
+                Some(refusal) => Err(refusal.into()),
+            },
+        }
+    }
+
+    /// Start or stop a scenario
+    ///
+    /// Repeating a request with its `Idempotency-Key` is no second command and gives the first one's answer.
+    #[oai(path = "/:id/commands", method = "post", operation_id = "command_scenario")]
+    async fn command(
+        &self,
+        id: Path<IdParam>,
+        /// Makes repeating safe, for 24 hours: see above.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<KeyParam>>,
+        body: Strict<CommandBody, CommandBody>,
+    ) -> Result<CommandAnswer, Failure<CommandProblems>> {
+        let IdParam(id) = id.0;
+        let key = key_or_new(key.0);
+        let command = match body.0.command {
+            CommandName::Start => Command::Start,
+            CommandName::Stop => Command::Stop,
+        };
+        match self.services.commands.ask(&id, &key, command).await? {
+            None => Ok(CommandAnswer::Accepted(accepted(&key, None))),
+            Some(outcome) => match outcome.refusal {
+                None => Ok(CommandAnswer::Accepted(accepted(&key, Some(outcome.seq)))),
+                Some(refusal) => Err(refusal.into()),
+            },
+        }
+    }
 }
 
 impl ScenariosApi {
@@ -132,13 +231,7 @@ impl ScenariosApi {
         // All that happened up to then has to be in the tables: the past does not change between two looks.
         match at {
             Moment::Seq(seq) => freshness::reach(nats, position, seq).await?,
-            Moment::Time(time) if time > Timestamp::now() => {
-                return Err(Problem::new(
-                    ProblemName::NotYet,
-                    format!("{time} lies in the future: give a time that is over"),
-                ));
-            }
-            Moment::Time(_) => freshness::reach_the_end(nats, position).await?,
+            Moment::Time(time) => freshness::reach_time(nats, position, time).await?,
         }
         let mut past = AsOf::new(at);
         time_travel::read(model, id, |event| past.take(event)).await?;
