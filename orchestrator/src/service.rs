@@ -98,7 +98,7 @@ enum Role {
     Asking(BoxFuture<'static, Option<u64>>),
     /// Reads up to there.
     CatchingUp(u64),
-    Leading(Inbox),
+    Leading(Box<Inbox>),
 }
 
 struct Inbox {
@@ -220,7 +220,7 @@ impl Service {
         let from = (self.book.last_input() + 1).saturating_sub(SPAN).max(1);
         info!(log = end, inbox = from, scenarios = self.book.scenarios(), "deciding from here");
         let inbox = Tail::new(self.nats.jetstream.clone(), subjects::INBOX, subjects::INBOX_ALL, from);
-        self.role = Role::Leading(Inbox { feed: inbox.spawn(READ_AHEAD), held: None });
+        self.role = Role::Leading(Box::new(Inbox { feed: inbox.spawn(READ_AHEAD), held: None }));
     }
 
     /// Puts a message of the inbox on the desk, or keeps it until there is room.
@@ -276,7 +276,7 @@ impl Role {
     async fn next(&mut self) -> Next {
         match self {
             Self::Asking(end) => Next::End(end.await),
-            Self::Leading(Inbox { feed, held: None }) => Next::Input(feed.next().await),
+            Self::Leading(inbox) if inbox.held.is_none() => Next::Input(inbox.feed.next().await),
             Self::Following | Self::CatchingUp(_) | Self::Leading(_) => std::future::pending().await,
         }
     }

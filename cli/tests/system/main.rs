@@ -10,6 +10,7 @@ mod cluster;
 mod commands;
 mod example;
 mod faults;
+mod leadership;
 mod models;
 mod support;
 mod up;

@@ -17,13 +17,17 @@ pub(super) fn current(kind: &str) -> u32 {
     }
 }
 
+/// A type of event, the version that a step leads away from, and the step.
+const STEPS: [(&str, u32, Step); 1] = [("attempt_failed", 1, attempt_failed_2)];
+
+type Step = fn(&Event, &mut Value);
+
 /// The event's data in the newest shape; its version must not be above [`current`].
 pub(super) fn upcast(event: &Event) -> Value {
     let mut data = event.data.clone();
     for version in event.version..current(&event.kind) {
-        match (event.kind.as_str(), version) {
-            ("attempt_failed", 1) => attempt_failed_2(event, &mut data),
-            _ => {}
+        for (_, _, step) in STEPS.iter().filter(|(kind, from, _)| *kind == event.kind && *from == version) {
+            step(event, &mut data);
         }
     }
     data
