@@ -12,10 +12,11 @@
 //! | [`subjects`], [`streams`] | where everything lies on JetStream |
 //! | [`nats`], [`server`] | a connection; a server of one's own |
 //! | [`publish`], [`tail`] | storing one message; reading a stream in order |
-//! | [`log`], [`inbox`], [`nodes`] | the log, the way into it, signs of life |
+//! | [`log`], [`inbox`], [`detections`], [`nodes`] | the log, the way into it, what is stored of frames, signs of life |
 //! | [`telemetry`] | logging |
 
 pub mod catalog;
+pub mod detections;
 pub mod domain;
 pub mod geometry;
 pub mod id;
