@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How often the leader looks at what time alone changes: lost runners, retries, silent shutdowns.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(100);
 /// Messages read ahead of their handling.
 const READ_AHEAD: usize = 256;
 /// For the question where the log ends.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+use futures::TryStreamExt;
 use kadr_shared::{
     domain::{Cause, Command, CommandEnvelope, EventData, Fact},
     id::{RunId, RunnerId, ScenarioId},
@@ -155,6 +156,31 @@ async fn a_reader_sees_each_event_once_and_in_order_while_they_are_written() {
     let mut later = log::tail_of(&nats, &gate(), last + 1);
     append(&nats, &gate(), last).await;
     assert!(later.next().await.seq > last);
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_without_gap_or_repeat_when_its_consumer_is_taken_away() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let mut tail = log::tail(&nats, 1);
+    let mut last = 0;
+    for _ in 0..5 {
+        for _ in 0..3 {
+            match append(&nats, &gate(), last).await {
+                Stored::At(seq) => last = seq,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(tail.next().await.seq, last - 2);
+        // Two more are on their way, or not.
+        let stream = nats.jetstream.get_stream(subjects::EVENTS).await.unwrap();
+        let names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
+        for name in names {
+            stream.delete_consumer(&name).await.unwrap();
+        }
+        assert_eq!(tail.next().await.seq, last - 1);
+        assert_eq!(tail.next().await.seq, last);
+    }
 }
 
 #[tokio::test]
