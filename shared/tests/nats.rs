@@ -121,7 +121,9 @@ async fn a_key_and_a_fact_are_stored_once() {
     assert!(matches!(inbox::send_command(&nats, &gate(), &command).await.unwrap(), Stored::At(1)));
     let other = CommandEnvelope { command: Command::Stop, ..command.clone() };
     assert!(matches!(inbox::send_command(&nats, &gate(), &other).await.unwrap(), Stored::SubjectFull));
-    assert_eq!(inbox::find_command(&nats, &gate(), &command.id).await, Some(command), "the first one stays");
+    let found = inbox::find_command(&nats, &gate(), &command.id).await.unwrap();
+    assert_eq!(found, Some(inbox::Found { input: 1, command: Some(command) }), "the first one stays");
+    assert_eq!(inbox::find_command(&nats, &gate(), &"key-2".parse().unwrap()).await.unwrap(), None);
 
     let (run, runner) = (RunId::generate(), RunnerId::generate());
     let fact = Fact::Claimed { start: 7 };

@@ -13,4 +13,5 @@ mod faults;
 mod leadership;
 mod models;
 mod support;
+mod time_travel;
 mod up;
