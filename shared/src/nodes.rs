@@ -40,6 +40,9 @@ pub struct Progress {
     /// Results stored a second, lately.
     pub analysed_fps: Option<f64>,
     pub last_frame_at: Option<Timestamp>,
+    /// What keeps it from getting on, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Who leads, as the leader's key says.
