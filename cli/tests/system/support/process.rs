@@ -103,8 +103,7 @@ impl Process {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().unwrap();
-        assert!(status.success(), "{name} could not be sent");
+        shell(&format!("kill -{name} {}", self.pid()));
     }
 
     /// SIGKILL, and its end.
@@ -143,6 +142,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end_now();
+        if std::thread::panicking() { eprintln!("=== {}\n{}", self.child.id(), self.stderr()); }
     }
 }
 
@@ -174,6 +174,12 @@ impl Ended {
         }
         self
     }
+}
+
+/// Runs a line of the shell, which must succeed.
+pub(crate) fn shell(line: &str) {
+    let status = Command::new("sh").args(["-c", line]).status().unwrap();
+    assert!(status.success(), "{line}");
 }
 
 /// Whether a process is there and is not only waiting to be collected.
