@@ -235,7 +235,8 @@ impl Attempt<'_> {
         let (sender, reports) = mpsc::channel(REPORTS);
         // In a task of its own: reporting a fact may wait for the server while frames go on.
         let job = self.job(fence);
-        let mut pipeline = tokio::spawn(pipeline::run(job, shared.frames.clone(), meter.clone(), sender, stops.clone()));
+        let mut pipeline =
+            tokio::spawn(pipeline::run(job, shared.frames.clone(), meter.clone(), sender, stops.clone()));
         let telling = tokio::spawn(tell(reporter.clone(), fence, reports));
 
         let (end, ended) = self.until_the_end(fence, &reporter, &mut pipeline, telling).await;

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use kadr_shared::{
     id::{RunId, RunnerId, ScenarioId},
     nats::Nats,
@@ -31,8 +32,10 @@ use crate::lease::Lease;
 
 /// Rates are taken over this span.
 const RATE_SPAN: Duration = Duration::from_secs(5);
-/// One renewal may take this long; the next is due then anyway.
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// One renewal may take this long: a later answer would be worth nothing.
+const RENEWAL_TIMEOUT: Duration = NODE_TTL;
+/// Renewals under way.
+const RENEWALS: usize = 4;
 
 /// The scenarios in this runner.
 pub(crate) struct Board {
@@ -173,20 +176,21 @@ impl Board {
 
     /// Renews the lease until `quiet`, or until it could not be renewed in time.
     pub(crate) async fn beat_until(&self, nats: &Nats, quiet: &CancellationToken, lease: &Lease) {
-        let mut renewal = interval(NODE_RENEWAL);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due = interval(NODE_RENEWAL);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A slow answer does not hold up the next renewal, and still counts from when it was asked for.
+        let mut renewals = FuturesUnordered::new();
         // Asked first: a process that was frozen must not renew what it has lost.
         while lease.holds() {
-            let beat = async {
-                renewal.tick().await;
-                let asked = Instant::now();
-                if lease.holds() && self.renew(nats).await {
-                    lease.renewed(asked);
-                }
-            };
             tokio::select! {
                 () = quiet.cancelled() => return,
-                () = beat => {}
+                _ = due.tick(), if renewals.len() < RENEWALS => {
+                    if lease.holds() {
+                        let asked = Instant::now();
+                        renewals.push(async move { self.renew(nats).await.then_some(asked) });
+                    }
+                }
+                Some(Some(asked)) = renewals.next() => lease.renewed(asked),
                 () = tokio::time::sleep_until(lease.end().into()) => {}
             }
         }

@@ -91,13 +91,7 @@ fn hear(heard: &Mutex<HashMap<RunnerId, Peer>>, entry: &Entry) {
 }
 
 /// A peer that would have less to do with the start than this runner has without it.
-fn better(
-    heard: &mut HashMap<RunnerId, Peer>,
-    me: &RunnerId,
-    busy: usize,
-    capacity: usize,
-    now: Instant,
-) -> bool {
+fn better(heard: &mut HashMap<RunnerId, Peer>, me: &RunnerId, busy: usize, capacity: usize, now: Instant) -> bool {
     // Compared as fractions: a / b < c / d where a·d < c·b.
     let fresh = heard.iter_mut().filter(|(runner, peer)| *runner != me && now.duration_since(peer.at) < FRESH);
     let least = fresh.map(|(_, peer)| peer).filter(|peer| peer.busy < peer.capacity).min_by(|a, b| {

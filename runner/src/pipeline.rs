@@ -404,9 +404,8 @@ impl Pipeline {
     async fn send(&mut self, numbers: &[u64]) -> Result<(), Stop> {
         let frames = numbers.iter().filter_map(|number| self.pending.get_key_value(number));
         let queue = &self.queue;
-        let puts = frames.map(|(number, pending)| async move {
-            (*number, queue.put(&pending.header, pending.body.clone()).await)
-        });
+        let puts = frames
+            .map(|(number, pending)| async move { (*number, queue.put(&pending.header, pending.body.clone()).await) });
         for (number, put) in self.stops.unless(join_all(puts)).await? {
             let Some(pending) = self.pending.get_mut(&number) else { continue };
             let now = Instant::now();

@@ -127,7 +127,8 @@ impl Starts {
             }
         };
         let request = consumer.batch().max_messages(1).expires(PULL).messages();
-        let mut batch = answered(&self.nats, REQUEST, request).await.ok_or("no answer from NATS")?.map_err(|e| chain(&e))?;
+        let mut batch =
+            answered(&self.nats, REQUEST, request).await.ok_or("no answer from NATS")?.map_err(|e| chain(&e))?;
         tokio::select! {
             message = batch.next() => message.transpose().map_err(|e| e.to_string()),
             // The request went with the connection.

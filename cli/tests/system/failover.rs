@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kadr_shared::{
-    message::detection::FrameDetections, subjects, tail::Tail, testkit::eventually, time::Timestamp,
-};
+use kadr_shared::{message::detection::FrameDetections, subjects, tail::Tail, testkit::eventually, time::Timestamp};
 use serde_json::Value;
 
 use crate::support::{

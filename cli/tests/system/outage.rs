@@ -3,12 +3,7 @@
 
 use std::path::Path;
 
-use kadr_shared::{
-    nats::Nats,
-    server::Server,
-    streams, subjects,
-    testkit::eventually,
-};
+use kadr_shared::{nats::Nats, server::Server, streams, subjects, testkit::eventually};
 use tempfile::TempDir;
 
 use crate::support::{

@@ -122,7 +122,14 @@ impl Store {
     pub(super) fn replay(&self) -> Replay {
         let subject = subjects::detections(&self.scenario);
         let tail = Tail::new(self.nats.jetstream.clone(), subjects::DETECTIONS, subject, 1);
-        Replay { tail, nats: self.nats.clone(), scenario: self.scenario.clone(), run: self.run, next: None, over: false }
+        Replay {
+            tail,
+            nats: self.nats.clone(),
+            scenario: self.scenario.clone(),
+            run: self.run,
+            next: None,
+            over: false,
+        }
     }
 
     async fn look(&mut self) -> Result<(), StoreError> {

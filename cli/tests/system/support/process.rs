@@ -142,7 +142,10 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end_now();
-        if std::thread::panicking() { eprintln!("=== {}\n{}", self.child.id(), self.stderr()); }
+        // A test that has failed is to say what its processes said.
+        if std::thread::panicking() {
+            eprintln!("process {} wrote: {}", self.child.id(), self.stderr());
+        }
     }
 }
 
