@@ -71,7 +71,18 @@ impl World {
     }
 
     pub(crate) async fn start_scenario(&self, scenario: &ScenarioId, run: RunId, attempt: u32, source: &Path) -> u64 {
-        let settings = Box::new(settings(source));
+        self.start_with(scenario, run, attempt, source, MODEL).await
+    }
+
+    pub(crate) async fn start_with(
+        &self,
+        scenario: &ScenarioId,
+        run: RunId,
+        attempt: u32,
+        source: &Path,
+        model: &str,
+    ) -> u64 {
+        let settings = Box::new(settings(source, model));
         self.append(scenario, EventData::StartRequested { run, attempt, settings }).await
     }
 
@@ -151,11 +162,11 @@ impl World {
     }
 }
 
-const MODEL: &str = "tiny";
+pub(crate) const MODEL: &str = "tiny";
 
-fn settings(source: &Path) -> Settings {
+fn settings(source: &Path, model: &str) -> Settings {
     let body = serde_json::json!({
-        "source": {"url": source}, "model": MODEL, "analysis": {"input_size": "64x64"}, "outputs": {"video": false},
+        "source": {"url": source}, "model": model, "analysis": {"input_size": "64x64"}, "outputs": {"video": false},
     });
     serde_json::from_value(body).unwrap()
 }
