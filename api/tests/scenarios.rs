@@ -68,7 +68,7 @@ async fn an_id_is_made_up_and_a_repeat_does_not_create_another_one() {
 #[tokio::test]
 async fn the_list_is_paged_in_the_order_of_ids() {
     let (world, _orchestrator) = World::start().await;
-    assert_eq!(world.api.get("/v1/scenarios").await.json(200), json!({"scenarios": [], "next": null}));
+    assert_eq!(world.api.get("/v1/scenarios").await.json(200), json!({"scenarios": [], "next": null, "seq": 0}));
     for id in ["c", "a", "b"] {
         world.api.create(id).await.json(201);
     }

@@ -17,7 +17,7 @@ use kadr_shared::{
     log,
     nats::Nats,
     settings::Settings,
-    subjects,
+    subjects::{self, STARTS_CONSUMER as CONSUMER},
     tail::Entry,
     telemetry::chain,
 };
@@ -25,8 +25,6 @@ use tracing::{info, warn};
 
 use crate::patience::{REQUEST, RETRY, answered};
 
-/// The consumer that all runners share.
-const CONSUMER: &str = "runners";
 /// A start that shows no sign of being tried for this long is offered to another runner.
 const ACK_WAIT: Duration = Duration::from_secs(2);
 /// How often a start that is being tried says so.

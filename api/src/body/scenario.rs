@@ -24,7 +24,7 @@ pub(crate) struct Scenario {
     progress: Counted,
     /// How the last run ended; null while one is on or before the first.
     ended: Option<Ended>,
-    /// The last sequence of the log that this answer has seen.
+    /// The last sequence of the log that this answer has seen; of the past, the last one of this scenario's then.
     seq: u64,
     updated_at: String,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Scenario {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
 #[oai(rename_all = "snake_case", rename = "State")]
 #[serde(rename_all = "snake_case")]
-enum StateName {
+pub(super) enum StateName {
     Inactive,
     InitStartup,
     InStartupProcessing,
@@ -94,7 +94,7 @@ struct Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
 #[oai(rename_all = "snake_case", rename = "EndReason")]
 #[serde(rename_all = "snake_case")]
-enum Reason {
+pub(super) enum Reason {
     Stopped,
     Completed,
     Failed,
@@ -106,6 +106,8 @@ pub(crate) struct Scenarios {
     pub(crate) scenarios: Vec<Scenario>,
     /// The id to give as `after` for the next page; null: this is the last one.
     pub(crate) next: Option<String>,
+    /// The last sequence of the log that this answer has seen.
+    pub(crate) seq: u64,
 }
 
 impl Scenario {
@@ -173,12 +175,17 @@ impl From<HealthStatus> for Status {
 
 impl From<&domain::Ended> for Ended {
     fn from(domain::Ended { reason, error, at }: &domain::Ended) -> Self {
-        let reason = match reason {
-            EndReason::Stopped => Reason::Stopped,
-            EndReason::Completed => Reason::Completed,
-            EndReason::Failed => Reason::Failed,
-        };
-        Self { reason, error: error.clone(), at: at.to_string() }
+        Self { reason: (*reason).into(), error: error.clone(), at: at.to_string() }
+    }
+}
+
+impl From<EndReason> for Reason {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Stopped => Self::Stopped,
+            EndReason::Completed => Self::Completed,
+            EndReason::Failed => Self::Failed,
+        }
     }
 }
 
@@ -224,6 +231,7 @@ mod tests {
             source_fps: Some(25.0),
             analysed_fps: Some(24.987_654),
             last_frame_at: Some(Timestamp::from_millis(1_769_860_900_000)),
+            trouble: None,
         }
     }
 

@@ -5,7 +5,6 @@ use kadr_shared::{
     id::RunId,
     subjects,
     testkit::eventually,
-    time::Timestamp,
 };
 
 use crate::world::{World, clip, gate};
@@ -38,9 +37,11 @@ async fn killed_at(world: &mut World, kill_at: usize, between: impl AsyncFn(&Wor
             runner.kill();
             stored = world.results(&gate()).await.last().map_or(0, |last| last.frame + 1);
             between(world).await;
-            let retry_at = Timestamp::now();
             world
-                .append(&gate(), EventData::AttemptFailed { run: RUN, attempt, error: "killed".into(), retry_at })
+                .append(
+                    &gate(),
+                    EventData::AttemptFailed { run: RUN, attempt, error: "killed".into(), failures: 1, pause_ms: 0 },
+                )
                 .await;
             continue;
         }

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use kadr_shared::{
     domain::{Cause, CommandKind, EventData, Fact, Refusal},
     id::{RunId, ScenarioId},
-    subjects,
+    subjects::{self, STARTS_CONSUMER as CONSUMER},
     testkit::eventually,
 };
 
 use crate::world::{World, gate};
 
 const RUN: RunId = RunId::from_u128(7);
-const CONSUMER: &str = "runners";
 
 fn nowhere() -> &'static std::path::Path {
     std::path::Path::new("/nowhere.mp4")
@@ -101,7 +100,7 @@ async fn a_start_of_a_newer_version_is_left_to_others_and_the_next_is_taken() {
         settings: Box::new(serde_json::from_str(r#"{"source": {"url": "/a.mp4"}}"#).unwrap()),
     };
     let mut body = body.body(Cause { input: None, id: "test".into() }, "test".into()).unwrap();
-    body.version = EventData::VERSION + 1;
+    body.version += 1;
     let payload = serde_json::to_vec(&body).unwrap();
     let yard: ScenarioId = "yard".parse().unwrap();
     world
