@@ -238,7 +238,9 @@ fn stream_trouble(what: &str, stream: StreamHealth) -> Option<String> {
         StreamHealth::Ok { .. } => None,
         StreamHealth::Missing => Some(format!("NATS does not have {what}; it is made again")),
         StreamHealth::NoLeader => Some(format!("NATS has no quorum for {what}: too few of its nodes are there")),
-        StreamHealth::Silent => Some(format!("NATS does not tell the end of {what}")),
+        StreamHealth::Silent => {
+            Some(format!("NATS does not tell the end of {what}: it hangs, or too few of its nodes are there"))
+        }
     }
 }
 
