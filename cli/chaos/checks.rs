@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     killer::Blown,
     process::{Kind, Life},
-    rest::Answer,
+    rest::{Answer, Read},
     spans::Span,
     streams::Message,
     watch::Held,
@@ -32,6 +32,7 @@ pub struct Evidence {
     pub detections: Vec<Message>,
     pub answers: Vec<Answer>,
     pub stored: Vec<(String, u64)>,
+    pub reads: Vec<Read>,
     /// What each api shows of each scenario; null: it says that there is none.
     pub shown: Vec<BTreeMap<String, Value>>,
     /// Scenarios of clips that were started last, when nothing was broken any more.

@@ -177,12 +177,13 @@ impl Killer {
         service.set(Mode::Open);
     }
 
-    /// The service that is meant, or the next one that nothing is being done to. The first orchestrator means the leader.
+    /// The service that is meant, or the next one that nothing is being done to. Every other orchestrator means the
+    /// leader.
     async fn take(&self, kind: Kind, which: usize) -> Arc<Service> {
         let services = self.world.of(kind);
         loop {
             let first = match self.watch.leader() {
-                Some(leader) if kind == Kind::Orchestrator && which == 0 => {
+                Some(leader) if kind == Kind::Orchestrator && which.is_multiple_of(2) => {
                     services.iter().position(|s| s.slot.pid() == Some(leader)).unwrap_or(which)
                 }
                 _ => which,

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     plan::{Again, Ask, Command},
-    rest::{Answer, Meaning, Rest},
+    rest::{Answer, Meaning, Read, Rest},
     sources::Sources,
 };
 
@@ -38,6 +38,7 @@ pub struct Load {
     answers: Mutex<Vec<Answer>>,
     /// What the inbox said it had stored: subject and sequence.
     stored: Mutex<Vec<(String, u64)>>,
+    reads: Mutex<Vec<Read>>,
 }
 
 impl Load {
@@ -49,7 +50,16 @@ impl Load {
         let client = options.connect(nats).await.context("no NATS node answers")?;
         let inbox = async_nats::jetstream::context::ContextBuilder::new().timeout(Duration::from_secs(3)).build(client);
         let reconfigures = rest.can_reconfigure().await;
-        Ok(Self { rest, sources, inbox, reconfigures, seed, answers: Mutex::default(), stored: Mutex::default() })
+        Ok(Self {
+            rest,
+            sources,
+            inbox,
+            reconfigures,
+            seed,
+            answers: Mutex::default(),
+            stored: Mutex::default(),
+            reads: Mutex::default(),
+        })
     }
 
     pub fn answers(&self) -> Vec<Answer> {
@@ -58,6 +68,10 @@ impl Load {
 
     pub fn stored(&self) -> Vec<(String, u64)> {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn reads(&self) -> Vec<Read> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub const fn reconfigures(&self) -> bool {
@@ -94,6 +108,8 @@ impl Load {
         if matches!(meaning, Meaning::Unclear | Meaning::Odd) {
             return;
         }
+        let written = if let Meaning::Done(seq) = meaning { seq } else { None };
+        self.look(&mut random, &scenario, written).await;
         let other = match command.again {
             Again::No => return,
             Again::Same => command.ask,
@@ -102,6 +118,16 @@ impl Load {
         };
         sleep(Duration::from_millis(random.u64(200..8_000))).await;
         self.ask(&mut random, &scenario, other, &settings, &key).await;
+    }
+
+    /// Reads a scenario, maybe by another api than it was written by, which is to have seen what was written.
+    async fn look(&self, random: &mut Rng, scenario: &str, at_least: Option<u64>) {
+        let api = random.usize(..self.rest.apis.len().max(1));
+        let query = at_least.map(|seq| format!("?at_least={seq}")).unwrap_or_default();
+        let answer = self.rest.get(api, &format!("/v1/scenarios/{scenario}{query}")).await;
+        let Some((status, body)) = answer else { return };
+        let read = Read { scenario: scenario.to_owned(), api, at_least, status: status.as_u16(), body };
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
     }
 
     /// Asks until there is a clear answer, each time whom chance names.

@@ -33,6 +33,17 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// A scenario as an api showed it in the middle of everything.
+#[derive(Debug, Clone)]
+pub struct Read {
+    pub scenario: String,
+    pub api: usize,
+    /// The answer was to have seen this sequence.
+    pub at_least: Option<u64>,
+    pub status: u16,
+    pub body: Value,
+}
+
 /// What an answer means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
@@ -62,8 +73,8 @@ impl Answer {
                 .get("accepted_at_seq")
                 .and_then(Value::as_u64)
                 .map_or(Meaning::Unclear, |seq| Meaning::Done(Some(seq))),
-            (201, _) => Meaning::Done(self.body.get("seq").and_then(Value::as_u64)),
-            (200 | 204, _) => Meaning::Done(None),
+            (200 | 201, _) => Meaning::Done(self.body.get("seq").and_then(Value::as_u64)),
+            (204, _) => Meaning::Done(None),
             (409, Some("idempotency_conflict")) => Meaning::KeyUsed,
             (404 | 409, Some(reason)) if REFUSALS.contains(&reason) => Meaning::Refused(reason.to_owned()),
             _ => Meaning::Odd,

@@ -142,6 +142,7 @@ pub async fn run(args: Args) -> Result<bool> {
         detections,
         answers: load.answers(),
         stored: load.stored(),
+        reads: load.reads(),
         shown,
         last,
         blows: killer.done(),

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Slots of a runner.
-pub const CAPACITY: usize = 8;
+pub const CAPACITY: usize = 12;
 /// Between two looks at whether something has ended, and the pause before it is started again.
 const LOOK: Duration = Duration::from_millis(100);
 const RESTART: Duration = Duration::from_secs(1);

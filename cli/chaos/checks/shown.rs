@@ -1,12 +1,14 @@
-//! The projections equal the log: what every api shows of every scenario is what its log folds to.
+//! The projections equal the log: what every api shows of every scenario is what its log folds to, at the end and at any
+//! time before, up to the sequence that the answer names.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Evidence, Findings, table::Folded};
+use super::{Evidence, Findings, SCENARIO, table::Folded};
 
 const CHECK: &str = "the projections equal the log";
+const READ: &str = "one reads one's own write";
 
 pub fn check(evidence: &Evidence, folded: &BTreeMap<String, Folded>, findings: &mut Findings) {
     let end = evidence.events.last().map_or(0, |event| event.seq);
@@ -21,6 +23,34 @@ pub fn check(evidence: &Evidence, folded: &BTreeMap<String, Folded>, findings: &
         }
     }
     findings.figure("projected", compared);
+    reads(evidence, findings);
+}
+
+/// What was read in the middle of everything, against the log up to the sequence that each answer names.
+fn reads(evidence: &Evidence, findings: &mut Findings) {
+    let mut story: BTreeMap<&str, Vec<Folded>> = BTreeMap::new();
+    for event in &evidence.events {
+        let states = story.entry(event.token(SCENARIO)).or_default();
+        let mut state = states.last().cloned().unwrap_or_default();
+        // What is wrong with it is told elsewhere.
+        let _ = state.apply(event);
+        states.push(state);
+    }
+    let mut compared = 0;
+    for read in evidence.reads.iter().filter(|read| read.status == 200) {
+        compared += 1;
+        let seq = read.body.get("seq").and_then(Value::as_u64).unwrap_or(0);
+        if read.at_least.is_some_and(|at_least| seq < at_least) {
+            findings.violated(READ, format!("asked for {:?}, has seen {seq}: {read:?}", read.at_least), &[]);
+        }
+        let then = story.get(read.scenario.as_str()).and_then(|states| states.iter().rfind(|state| state.seq <= seq));
+        let differences = differences(&read.body, &then.cloned().unwrap_or_default(), seq);
+        if !differences.is_empty() {
+            let text = format!("api-{}, {}, at {seq}: {}", read.api, read.scenario, differences.join("; "));
+            findings.violated(CHECK, text, &[]);
+        }
+    }
+    findings.figure("reads", compared);
 }
 
 fn differences(found: &Value, wanted: &Folded, end: u64) -> Vec<String> {
