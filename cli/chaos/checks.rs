@@ -8,6 +8,8 @@ mod level;
 mod log;
 mod shown;
 mod table;
+#[cfg(test)]
+mod tests;
 mod times;
 
 use std::collections::BTreeMap;

@@ -131,7 +131,7 @@ impl Rest {
             if status != StatusCode::OK {
                 return None;
             }
-            all.extend(page.get_mut("scenarios")?.as_array_mut()?.drain(..));
+            all.append(page.get_mut("scenarios")?.as_array_mut()?);
             match page.get("next").and_then(Value::as_str) {
                 Some(next) => after = format!("&after={next}"),
                 None => return Some(all),

@@ -98,8 +98,8 @@ pub async fn run(args: Args) -> Result<bool> {
     let watch = Watch::start(world.clone()).await?;
     let client = connect(&world).await?;
     world.start_services()?;
-    let overseer = world.clone();
-    let _overseer = Task(tokio::spawn(async move { overseer.watch_over().await }));
+    let watched = world.clone();
+    let overseer = Task(tokio::spawn(async move { watched.watch_over().await }));
     let looking = watch.clone();
     let _looking = Task(tokio::spawn(looking.run()));
     let rest = Rest::new(world.apis())?;
@@ -154,7 +154,24 @@ pub async fn run(args: Args) -> Result<bool> {
     let mut findings = checks::all(&evidence);
     report::count(&evidence, &mut findings);
     report::keep(&folder, &evidence, &findings)?;
-    report::tell(&args, seed, &folder, &findings, begun.elapsed().as_secs())
+    let held = report::tell(&args, seed, &folder, &findings, begun.elapsed().as_secs())?;
+    drop(overseer);
+    world.end();
+    if held {
+        forget(&folder);
+    }
+    Ok(held)
+}
+
+/// Of a run that held, only what it found and what was said is kept: its streams lie there as lines.
+fn forget(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if path.is_dir() && !path.ends_with("logs") {
+            // A file system that is still mounted is emptied, and taken away by the keeper.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
 }
 
 /// When nothing was promised, from the load's beginning on.

@@ -40,3 +40,25 @@ pub fn percentile(sorted: &[i64], percent: usize) -> i64 {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_counts_from_the_end_of_the_last_span_in_it() {
+        let span = |from, until| Span { cause: Cause::Quorum, from, until, open: false };
+        assert_eq!(counted(100, 900, &[]), 800);
+        assert_eq!(counted(100, 900, &[span(0, 100), span(900, 950)]), 800, "they only touch it");
+        assert_eq!(counted(100, 900, &[span(50, 200), span(300, 400)]), 500);
+        assert_eq!(counted(100, 900, &[span(50, 2_000)]), 0);
+    }
+
+    #[test]
+    fn percentiles_are_of_the_upper_rank() {
+        let sorted: Vec<i64> = (1..=200).collect();
+        assert_eq!((percentile(&sorted, 50), percentile(&sorted, 99), percentile(&sorted, 100)), (100, 198, 200));
+        assert_eq!(percentile(&[7], 99), 7);
+        assert_eq!(percentile(&[], 50), 0);
+    }
+}

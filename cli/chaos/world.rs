@@ -197,4 +197,13 @@ impl World {
         }
         Ok(())
     }
+
+    /// Kills everything, services first.
+    pub fn end(&self) {
+        self.services.iter().map(|service| &service.slot).chain(self.nodes.iter().map(|node| &node.slot)).for_each(
+            |slot| {
+                slot.kill();
+            },
+        );
+    }
 }

@@ -120,10 +120,16 @@ fn stops(evidence: &Evidence, findings: &mut Findings) -> Vec<Wait> {
     stops
 }
 
+/// One event of a scenario, the state after it, and who held it.
+struct Chapter<'a> {
+    event: &'a Message,
+    state: State,
+    held: Option<(u64, String)>,
+}
+
 /// What each scenario was at any time.
 struct Story<'a> {
-    /// The state after each of a scenario's events, and who held it.
-    of: BTreeMap<&'a str, Vec<(&'a Message, State, Option<(u64, String)>)>>,
+    of: BTreeMap<&'a str, Vec<Chapter<'a>>>,
     /// Scenarios that hold or wait for a slot, after each event.
     demand: Vec<(i64, usize)>,
 }
@@ -140,7 +146,11 @@ impl<'a> Story<'a> {
             let _ = state.apply(event);
             wanting = (wanting + usize::from(wants_slot(state))).saturating_sub(usize::from(wanted));
             demand.push((event.at, wanting));
-            of.entry(event.token(SCENARIO)).or_default().push((event, state.state, state.held.clone()));
+            of.entry(event.token(SCENARIO)).or_default().push(Chapter {
+                event,
+                state: state.state,
+                held: state.held.clone(),
+            });
         }
         Self { of, demand }
     }
@@ -148,8 +158,8 @@ impl<'a> Story<'a> {
     /// Active scenarios at a moment: the place of the last event before it, and who held it.
     fn active_at(&self, at: i64) -> impl Iterator<Item = (&'a str, usize, &(u64, String))> {
         self.of.iter().filter_map(move |(scenario, story)| {
-            let place = story.iter().rposition(|(event, ..)| event.at <= at)?;
-            let (_, state, held) = story.get(place)?;
+            let place = story.iter().rposition(|chapter| chapter.event.at <= at)?;
+            let Chapter { state, held, .. } = story.get(place)?;
             (*state == State::Active).then_some((*scenario, place, held.as_ref()?))
         })
     }
@@ -173,7 +183,7 @@ fn of_runner(evidence: &Evidence, story: &Story<'_>, blow: &Blown) -> Vec<Wait> 
         let later = story.of.get(scenario).map(|s| s.get(place + 1..).unwrap_or_default()).unwrap_or_default();
         let mut pause = 0;
         let mut active = None;
-        for (event, ..) in later {
+        for Chapter { event, .. } in later {
             match event.token(3) {
                 "attempt_failed" => pause = event.number("/data/pause_ms").unwrap_or(0).max(pause),
                 "activated" | "source_resumed" => active = Some(event.at),
@@ -233,7 +243,7 @@ fn of_orchestrator(evidence: &Evidence, blow: &Blown) -> Option<Wait> {
 fn of_inference(evidence: &Evidence, story: &Story<'_>, blow: &Blown) -> Vec<Wait> {
     let mut waits = Vec::new();
     for (scenario, place, (fence, _)) in story.active_at(blow.at) {
-        let later = story.of.get(scenario).and_then(|s| s.get(place + 1)).map_or(i64::MAX, |(event, ..)| event.at);
+        let later = story.of.get(scenario).and_then(|s| s.get(place + 1)).map_or(i64::MAX, |chapter| chapter.event.at);
         let next = evidence.detections.iter().find(|message| {
             message.at > blow.at && message.token(SCENARIO) == scenario && message.fence == Some(*fence)
         });
