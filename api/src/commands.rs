@@ -33,10 +33,10 @@ pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long storing a command may take in all, through an outage.
 pub(crate) const STORE_DEADLINE: Duration = Duration::from_secs(5);
 /// One try of it.
-const TRY_DEADLINE: Duration = Duration::from_millis(1500);
+const TRY_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two tries, and between two looks at a lost connection, whose return nothing announces.
 const PAUSE: Duration = Duration::from_millis(50);
-const FIND_DEADLINE: Duration = Duration::from_secs(1);
+const FIND_DEADLINE: Duration = Duration::from_secs(2);
 /// Who asks, as the log names it.
 const ACTOR: &str = "api";
 

@@ -205,7 +205,9 @@ async fn a_server_that_hangs_is_unavailable_and_a_repeat_does_not_start_twice() 
     signal("-CONT");
     answer.problem(503, "unavailable");
     assert!(took < Duration::from_secs(15), "in bounded time: {took:?}");
-    assert!(ready.json(503)["status"].as_str().unwrap().contains("end of the log"), "{}", ready.text);
+    // It does not answer, or is given up already.
+    let status = ready.json(503)["status"].as_str().unwrap().to_owned();
+    assert!(status.contains("end of the log") || status.contains("connection to NATS is lost"), "{status}");
 
     api.ready().await;
     // Whether the first was stored nobody knew; the repeat finds out.

@@ -58,6 +58,7 @@ struct Health {
     frames: u64,
     /// Frames of this run given up because the source would not wait, as far as is known.
     dropped: u64,
+    /// What is wrong, in words: by the log, or by the runner's own word of this moment (results can't be stored).
     error: Option<String>,
 }
 
@@ -131,7 +132,8 @@ impl Scenario {
                 analysed_fps: live.and_then(|l| l.analysed_fps).and_then(rounded),
                 frames,
                 dropped: live.map_or(0, |l| l.dropped),
-                error: state.health.error.clone(),
+                // What the runner can't tell by a fact comes before what the log had to say earlier.
+                error: live.and_then(|l| l.trouble.clone()).or_else(|| state.health.error.clone()),
             },
             settings: settings.into(),
             progress: Counted { frame: frames, of },
@@ -252,6 +254,13 @@ mod tests {
         let text = serde_json::to_string(&scenario).unwrap();
         assert!(text.starts_with(r#"{"id":"gate","state":"active","run":"#), "in the order of design.md: {text}");
         assert!(text.contains(r#""confidence":0.25,"iou":0.7,"#), "without noise: {text}");
+    }
+
+    #[test]
+    fn what_a_runner_can_not_report_is_shown_as_an_error() {
+        let trouble = Progress { trouble: Some("can't store results".into()), ..progress() };
+        let scenario = Scenario::new(&"gate".parse().unwrap(), &fold(&active()), 42, Some(&trouble)).unwrap();
+        assert_eq!(serde_json::to_value(&scenario).unwrap()["health"]["error"], "can't store results");
     }
 
     #[test]
