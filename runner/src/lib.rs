@@ -10,12 +10,14 @@
 //! | [`overlay`], [`record`] | results drawn on the full frame, written as MP4 |
 //!
 //! And around it: `service` competes for starts (`starts`, evened out by `peers`), `attempt` obeys the log (`follow`),
-//! `facts` reports, `board` shows signs of life as long as the `lease` holds, `workers` listens for inference.
+//! `facts` reports, `board` shows signs of life as long as the `lease` holds, `workers` listens for inference, `erase` takes away what deleted scenarios have
+//! recorded.
 //!
 //! No model is ever loaded here, and nothing is decided: a runner claims, reports and lets go.
 
 mod attempt;
 mod board;
+mod erase;
 mod facts;
 mod follow;
 mod lease;

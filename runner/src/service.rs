@@ -10,12 +10,13 @@ use kadr_shared::{
     telemetry::chain,
 };
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
     attempt::{self, Shared},
     board::Board,
+    erase,
     follow::Follower,
     peers::Peers,
     pipeline::Limits,
@@ -81,6 +82,7 @@ pub async fn run(config: Config, control: Nats, frames: Nats, shutdown: Cancella
         () = shutdown.cancelled() => return Ok(()),
         log = Follower::start(control.clone()) => Arc::new(log),
     };
+    let _erasing = AbortOnDropHandle::new(tokio::spawn(erase::follow(control.clone(), recordings.clone())));
     let workers = Arc::new(Workers::listen(frames.clone()));
     let peers = Peers::listen(control.clone());
     let base = Base { config, recordings, control: control.clone(), frames: frames.clone(), log, workers, peers };

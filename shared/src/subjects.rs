@@ -19,6 +19,8 @@ pub const DETECTIONS_ALL: &str = "kadr.det.>";
 pub const STARTS: &str = "kadr.evt.*.start_requested";
 /// Signs of life of all models' workers.
 pub const WORKERS_ALL: &str = "kadr.inf.*";
+/// Every deletion of every scenario.
+pub const DELETIONS: &str = "kadr.evt.*.scenario_deleted";
 /// The consumer of [`STARTS`] that all runners share.
 pub const STARTS_CONSUMER: &str = "runners";
 pub const NODES_ALL: &str = "$KV.KADR_NODES.>";
