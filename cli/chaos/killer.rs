@@ -147,12 +147,12 @@ impl Killer {
         note(blown, &service.slot, &self.watch);
         match *blow {
             Blow::Kill { down, .. } => {
-                service.slot.kill();
+                hit(service.slot.kill(), blown);
                 sleep(down).await;
                 service.slot.start(&self.world.keeper)?;
             }
             Blow::Freeze { frozen, .. } => {
-                service.slot.freeze();
+                hit(service.slot.freeze(), blown);
                 sleep(frozen).await;
                 service.slot.thaw();
             }
@@ -202,12 +202,12 @@ impl Killer {
         note(blown, &node.slot, &self.watch);
         match *blow {
             Blow::Kill { down, .. } => {
-                node.slot.kill();
+                hit(node.slot.kill(), blown);
                 sleep(down).await;
                 node.slot.start(&self.world.keeper)?;
             }
             Blow::Freeze { frozen, .. } => {
-                node.slot.freeze();
+                hit(node.slot.freeze(), blown);
                 sleep(frozen).await;
                 node.slot.thaw();
             }
@@ -261,6 +261,13 @@ impl Killer {
         if timeout(HEALING, whole).await.is_err() {
             eprintln!("chaos: the cluster was not whole again within {} s", HEALING.as_secs());
         }
+    }
+}
+
+/// A process that had ended by itself can't be hit.
+fn hit(was_hit: bool, blown: &mut Blown) {
+    if !was_hit {
+        blown.skipped = Some("it did not run".to_owned());
     }
 }
 

@@ -2,7 +2,7 @@
 //! kept its word. `docs/reliability.md` says what is promised, done and checked.
 //!
 //! It talks to processes, REST and NATS only. `plan` is made from the seed; `world`, `cluster`, `proxy` and `process` are
-//! what runs; `killer`, `load` and `ghost` carry the plan out; `watch` looks on; `streams` and `checks` judge; `report` tells.
+//! what runs; `killer`, `load` and `ghost` carry the plan out; `watch` and `probe` look on; `streams` and `checks` judge; `report` tells.
 
 #![allow(unreachable_pub, reason = "a binary has no outside: `pub` says what a module offers to the others")]
 
@@ -12,11 +12,13 @@ mod ghost;
 mod killer;
 mod load;
 mod plan;
+mod probe;
 mod process;
 mod proxy;
 mod report;
 mod rest;
 mod run;
+mod settle;
 mod sources;
 mod spans;
 mod streams;

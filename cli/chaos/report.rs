@@ -50,7 +50,7 @@ pub fn count(evidence: &Evidence, findings: &mut Findings) {
             *skipped.entry(format!("{}: {reason}", blow.what)).or_default() += 1;
         }
     }
-    let kills = evidence.blows.iter().filter(|blow| matches!(blow.what, "kill" | "freeze")).count();
+    let kills = evidence.blows.iter().filter(|b| matches!(b.what, "kill" | "freeze") && b.skipped.is_none()).count();
     findings.figure("kills", kills);
     findings.figure("leader_hit", evidence.blows.iter().filter(|blow| blow.leader).count());
     findings.figure("blows", blows);
@@ -95,6 +95,7 @@ pub fn tell(args: &Args, seed: u64, folder: &Path, findings: &Findings, seconds:
         "recovery_orchestrator",
         "recovery_inference",
         "without_quorum_ms",
+        "without_writes_ms",
         "without_orchestrator_ms",
         "without_starved_ms",
         "level_lives",

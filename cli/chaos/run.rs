@@ -1,15 +1,12 @@
 //! One run from its beginning to its verdict: start everything, carry the plan out, let it come to rest, read, check.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use fastrand::Rng;
-use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::{
     task::JoinHandle,
@@ -24,9 +21,10 @@ use crate::{
     killer::Killer,
     load::Load,
     now,
-    plan::{Ask, FILES, Plan, Size, WARM_UP},
-    report,
+    plan::{Plan, Size, WARM_UP},
+    probe, report,
     rest::Rest,
+    settle::{finish, shown, up},
     sources::Sources,
     spans::Span,
     streams,
@@ -35,13 +33,8 @@ use crate::{
 };
 
 const LOOK: Duration = Duration::from_millis(200);
-/// For everything to be up, at the beginning and after the last blow.
-const UP: Duration = Duration::from_secs(90);
-/// For the last clips to complete, and for all scenarios to be inactive.
-const COMPLETE: Duration = Duration::from_secs(180);
-const REST: Duration = Duration::from_secs(120);
-/// For the projections to have read the log to its end.
-const PROJECTED: Duration = Duration::from_secs(30);
+/// For the nodes to find each other.
+const TOGETHER: Duration = Duration::from_secs(90);
 
 /// A task that ends with its owner.
 struct Task(JoinHandle<()>);
@@ -112,6 +105,7 @@ pub async fn run(args: Args) -> Result<bool> {
     println!("chaos: all is up after {} s", begun.elapsed().as_secs());
 
     let since = now();
+    let probing = Task(tokio::spawn(probe::run(watch.clone())));
     let killer = Killer::new(world.clone(), watch.clone());
     let _haunting = Task(tokio::spawn(Ghost::new(client.clone(), seed).run()));
     let loading = tokio::spawn(load.clone().run(plan.commands));
@@ -121,6 +115,8 @@ pub async fn run(args: Args) -> Result<bool> {
     println!("chaos: the last blow fell after {} s", begun.elapsed().as_secs());
     loading.await.context("the load broke")?;
     up(&world, &rest, &watch).await?;
+    // What is in the log at the end must not change while it is compared.
+    drop(probing);
     let last = finish(&load, seed).await?;
     println!("chaos: at rest after {} s", begun.elapsed().as_secs());
 
@@ -221,7 +217,7 @@ async fn connect(world: &World) -> Result<async_nats::Client> {
         .request_timeout(Some(Duration::from_secs(5)))
         .reconnect_delay_callback(|_| Duration::from_millis(200));
     let client = options.connect(world.nats()).await?;
-    let deadline = Instant::now() + UP;
+    let deadline = Instant::now() + TOGETHER;
     while Instant::now() < deadline {
         let asked = client.request("$JS.API.INFO", "".into()).await;
         if asked.is_ok_and(|answer| {
@@ -231,130 +227,5 @@ async fn connect(world: &World) -> Result<async_nats::Client> {
         }
         sleep(LOOK).await;
     }
-    bail!("the NATS nodes have not found each other within {} s", UP.as_secs())
-}
-
-/// Waits until every process runs, the streams are whole and the apis are ready.
-async fn up(world: &World, rest: &Rest, watch: &Watch) -> Result<()> {
-    let deadline = Instant::now() + UP;
-    loop {
-        let awake = world.slots().all(|slot| slot.awake()) && watch.leader().is_some();
-        if awake && watch.all_copies_are_current() && ready(rest).await {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let asleep: Vec<_> = world.slots().filter(|slot| !slot.awake()).map(|slot| slot.name.as_str()).collect();
-            bail!(
-                "not everything is up within {} s: not awake: {asleep:?}, leader: {:?}, copies are current: {}",
-                UP.as_secs(),
-                watch.leader(),
-                watch.all_copies_are_current()
-            );
-        }
-        sleep(LOOK).await;
-    }
-}
-
-async fn ready(rest: &Rest) -> bool {
-    for api in 0..rest.apis.len() {
-        if rest.get(api, "/health/ready").await.is_none_or(|(status, _)| status != StatusCode::OK) {
-            return false;
-        }
-    }
-    true
-}
-
-/// Stops what runs, starts each clip once more with nothing broken, and waits until all is inactive. Gives the scenarios
-/// of those clips.
-async fn finish(load: &Arc<Load>, seed: u64) -> Result<Vec<String>> {
-    let mut random = Rng::with_seed(seed);
-    let clips: Vec<_> = (0..FILES).map(|clip| load.sources.name(clip)).collect();
-    let deadline = Instant::now() + REST;
-    stop_all(load, &mut random, "stop", |id| !clips.iter().any(|clip| clip == id), deadline).await?;
-    settle(load, &clips, Instant::now() + COMPLETE).await?;
-    for (number, clip) in clips.iter().enumerate() {
-        let settings = load.sources.settings(number, 0);
-        for (ask, key) in [(Ask::Create, "create"), (Ask::Start, "start")] {
-            load.ask(&mut random, clip, ask, &settings, &format!("chaos-{seed}-last-{key}-{number}")).await;
-        }
-    }
-    settle(load, &clips, Instant::now() + COMPLETE).await?;
-    stop_all(load, &mut random, "end", |_| true, Instant::now() + REST).await?;
-    Ok(clips)
-}
-
-/// What does not rest, as the first api that answers has it.
-async fn restless(load: &Load) -> Option<Vec<String>> {
-    for api in 0..load.rest.apis.len() {
-        if let Some(all) = load.rest.list(api).await {
-            let running = all.iter().filter(|one| one.get("state").and_then(Value::as_str) != Some("inactive"));
-            return Some(running.filter_map(|one| Some(one.get("id")?.as_str()?.to_owned())).collect());
-        }
-    }
-    None
-}
-
-/// Stops scenarios until none of them runs.
-async fn stop_all(
-    load: &Arc<Load>,
-    random: &mut Rng,
-    what: &str,
-    which: impl Fn(&str) -> bool,
-    deadline: Instant,
-) -> Result<()> {
-    for round in 0.. {
-        let running: Vec<_> = restless(load).await.unwrap_or_default().into_iter().filter(|id| which(id)).collect();
-        if running.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            bail!("these did not come to rest within {} s: {running:?}", REST.as_secs());
-        }
-        for id in &running {
-            let key = format!("chaos-{what}-{round}-{id}");
-            load.ask(random, id, Ask::Stop, &Value::Null, &key).await;
-        }
-        sleep(LOOK * 5).await;
-    }
-    Ok(())
-}
-
-/// Waits until these are inactive; late ones are told by the checks.
-async fn settle(load: &Load, which: &[String], deadline: Instant) -> Result<()> {
-    while Instant::now() < deadline {
-        if restless(load).await.is_some_and(|running| !running.iter().any(|id| which.contains(id))) {
-            return Ok(());
-        }
-        sleep(LOOK).await;
-    }
-    println!("chaos: the clips did not end by themselves in time");
-    Ok(())
-}
-
-/// What each api shows of each scenario once it has read the log to its end, or when its time is up.
-async fn shown(rest: &Rest, sources: &Sources, scenarios: usize, end: u64) -> Vec<BTreeMap<String, Value>> {
-    let mut all = Vec::new();
-    for api in 0..rest.apis.len() {
-        let deadline = Instant::now() + PROJECTED;
-        while Instant::now() < deadline {
-            let health = rest.get(api, "/health/ready").await;
-            if health.is_some_and(|(_, health)| health.pointer("/projection/seq").and_then(Value::as_u64) >= Some(end))
-            {
-                break;
-            }
-            sleep(LOOK).await;
-        }
-        let mut shown = BTreeMap::new();
-        for scenario in 0..scenarios {
-            let id = sources.name(scenario);
-            let found = match rest.get(api, &format!("/v1/scenarios/{id}")).await {
-                Some((StatusCode::OK, body)) => body,
-                Some((StatusCode::NOT_FOUND, _)) => Value::Null,
-                other => Value::String(format!("{other:?}")),
-            };
-            shown.insert(id, found);
-        }
-        all.push(shown);
-    }
-    all
+    bail!("the NATS nodes have not found each other within {} s", TOGETHER.as_secs())
 }

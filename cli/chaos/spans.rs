@@ -7,6 +7,8 @@ use serde::Serialize;
 pub enum Cause {
     /// A stream had no leader that answered and heard a majority.
     Quorum,
+    /// A stream took no write.
+    Writes,
     /// No orchestrator lived that could get at NATS.
     Orchestrator,
     /// The machine did not let the harness itself run.

@@ -44,7 +44,7 @@ pub struct Held {
 pub struct Watch {
     world: Arc<World>,
     /// One to each node, so that the end of one does not hide the others.
-    clients: Vec<Client>,
+    pub clients: Vec<Client>,
     leader: AtomicU32,
     current: AtomicBool,
     spans: Mutex<Vec<Span>>,
@@ -59,7 +59,7 @@ impl Watch {
                 .name("chaos-watch")
                 .retry_on_initial_connect()
                 .connection_timeout(Duration::from_secs(2))
-                .request_timeout(Some(ANSWER))
+                .request_timeout(Some(ANSWER * 3))
                 .reconnect_delay_callback(|_| Duration::from_millis(100));
             clients.push(options.connect(url).await?);
         }
@@ -116,7 +116,7 @@ impl Watch {
     }
 
     /// Begins, prolongs or leaves a span: it lasts from the first bad look to the end of the next good one.
-    fn mark(&self, cause: Cause, bad: bool, at: i64, until: i64) {
+    pub fn mark(&self, cause: Cause, bad: bool, at: i64, until: i64) {
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         let open = spans.iter_mut().rev().find(|span| span.cause == cause && span.open);
         match (open, bad) {

@@ -7,7 +7,7 @@ use super::{
     Evidence, Findings, SCENARIO,
     table::{Folded, State},
 };
-use crate::streams::Message;
+use crate::{probe::SCENARIO as PROBE, streams::Message};
 
 /// Where the inbox has `cmd` or `run`, and the command's key.
 const WHAT: usize = 3;
@@ -64,12 +64,14 @@ fn effects(evidence: &Evidence, findings: &mut Findings) {
         }
     }
     let mut inputs = BTreeSet::new();
-    let (mut commands, mut facts, mut void) = (0, 0, 0);
+    let (mut commands, mut facts, mut void, mut probes) = (0, 0, 0, 0);
     for input in &evidence.inbox {
         inputs.insert(input.seq);
         let effects = by_input.get(&input.seq).map(Vec::as_slice).unwrap_or_default();
         let command = input.token(WHAT) == "cmd";
-        if command {
+        if input.token(SCENARIO).starts_with(PROBE) {
+            probes += 1;
+        } else if command {
             commands += 1;
         } else {
             facts += 1;
@@ -98,6 +100,7 @@ fn effects(evidence: &Evidence, findings: &mut Findings) {
         }
     }
     findings.figure("commands", commands);
+    findings.figure("probes", probes);
     findings.figure("facts", facts);
     findings.figure("void_facts", void);
 }
