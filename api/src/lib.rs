@@ -11,7 +11,8 @@
 //! | `problem` | every way a request can fail, with its stable name |
 //! | `commands` | into the inbox, and waiting for what becomes of it |
 //! | `projection` | follows the log into the read model |
-//! | `read_model` | the tables: opening, reading, writing |
+//! | `read_model` | the tables, in SQLite or PostgreSQL: opening, reading, writing |
+//! | `place` | where the tables are, as a user writes it |
 //! | `live` | the runners' numbers of this moment, in memory only |
 
 mod body;
@@ -19,11 +20,15 @@ mod commands;
 mod error;
 mod http;
 mod live;
+mod place;
 mod problem;
 mod projection;
 mod read_model;
 mod service;
 
 pub use error::ApiError;
+pub use place::{Place, PlaceError};
 pub use problem::ProblemName;
+pub use projection::{Progress, ProjectionError, Rebuilt, rebuild};
+pub use read_model::OpenError;
 pub use service::{Api, Config};

@@ -1,0 +1,267 @@
+//! The tables in a file: SQLite, for one API. A file that can't be used is moved aside, because all of it can be rebuilt.
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use kadr_shared::telemetry::chain;
+use sqlx::{
+    ConnectOptions, Sqlite, SqlitePool,
+    migrate::{MigrateError, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tracing::warn;
+
+use super::{
+    OpenError,
+    database::{Database, Row, Transaction, Value, bound},
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a statement waits for another process's lock.
+const BUSY: Duration = Duration::from_secs(5);
+/// How long a request waits for a free connection.
+const ACQUIRE: Duration = Duration::from_secs(3);
+const READERS: u32 = 4;
+/// Pages of the write-ahead log until they go into the file (32 MiB): each time costs two flushes of the disk.
+const WAL_PAGES: &str = "8192";
+/// The writer's pages in memory (64 MiB, in negative KiB): the indexes of a long log stay there.
+const CACHE: &str = "-65536";
+
+/// What SQLite keeps beside a file.
+const COMPANIONS: [&str; 3] = ["", "-wal", "-shm"];
+
+/// Who else may use the file meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// An API's.
+    Shared,
+    /// A rebuild's: what is in the file is thrown away.
+    Alone,
+}
+
+/// The file, open.
+#[derive(Debug)]
+pub(super) struct SqliteTables {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    file: PathBuf,
+    /// Held as long as the file is in use; the system lets go of it with the process.
+    _lock: File,
+}
+
+impl SqliteTables {
+    /// Opens `file`, or makes it. One that is damaged or of another version is moved aside and begun anew.
+    pub(super) async fn open(file: &Path, usage: Use) -> Result<Self, OpenError> {
+        if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            tokio::fs::create_dir_all(folder)
+                .await
+                .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
+        }
+        let lock = lock(file, usage)?;
+        if usage == Use::Alone {
+            remove(file).await?;
+        }
+        let error = match Self::try_open(file).await {
+            Ok((writer, readers)) => return Ok(Self { writer, readers, file: file.to_owned(), _lock: lock }),
+            Err(error) if is_in_the_file(&error) => error,
+            Err(error) => return Err(error),
+        };
+        warn!(file = %file.display(), error = %chain(&error), "the API's tables can't be used; they are moved to *.broken and rebuilt from the log");
+        move_aside(file).await?;
+        let (writer, readers) = Self::try_open(file).await?;
+        Ok(Self { writer, readers, file: file.to_owned(), _lock: lock })
+    }
+
+    async fn try_open(file: &Path) -> Result<(SqlitePool, SqlitePool), OpenError> {
+        let name = || file.display().to_string();
+        let failed = |source| OpenError::Open { database: name(), advice: ADVICE, source };
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // With WAL a power cut may lose the last transactions, never consistency; the log has them.
+            .synchronous(SqliteSynchronous::Normal)
+            .pragma("wal_autocheckpoint", WAL_PAGES)
+            .busy_timeout(BUSY)
+            // They are long, and their values are not for a log.
+            .disable_statement_logging();
+        let pool = |most| SqlitePoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE);
+        let writer =
+            pool(1).connect_with(options.clone().pragma("cache_size", CACHE)).await.map_err(failed)?;
+        let checked = async {
+            check(&writer, file).await?;
+            MIGRATIONS.run(&writer).await.map_err(|source| OpenError::Migrate {
+                database: name(),
+                advice: ADVICE,
+                source,
+            })?;
+            // The readers come last: they can't make the file.
+            pool(READERS).connect_with(options.read_only(true).create_if_missing(false)).await.map_err(failed)
+        };
+        match checked.await {
+            Ok(readers) => Ok((writer, readers)),
+            Err(error) => {
+                writer.close().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+const ADVICE: &str = "see that the disk has room and that the file is writable";
+
+impl Database for SqliteTables {
+    /// Opening has made them.
+    fn prepare(&self) -> BoxFuture<'_, Result<(), OpenError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn read(&self, sql: &'static str, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<Row>, sqlx::Error>> {
+        async move { Ok(rows(bound::<Sqlite>(sql, values).fetch_all(&self.readers).await?)) }.boxed()
+    }
+
+    /// The write lock is taken at once: a transaction that begins by reading could not always get it later.
+    fn begin(&self) -> BoxFuture<'_, Result<Box<dyn Transaction>, sqlx::Error>> {
+        async move {
+            let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            Ok(Box::new(SqliteTransaction(transaction)) as Box<dyn Transaction>)
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            self.readers.close().await;
+            self.writer.close().await;
+        }
+        .boxed()
+    }
+
+    fn emptying(&self) -> &'static [&'static str] {
+        &["DELETE FROM scenarios", "DELETE FROM events", "DELETE FROM commands"]
+    }
+
+    fn name(&self) -> String {
+        self.file.display().to_string()
+    }
+
+    fn advice(&self) -> &'static str {
+        ADVICE
+    }
+
+    fn is_damage(&self, error: &sqlx::Error) -> bool {
+        is_damage(error)
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
+struct SqliteTransaction(sqlx::Transaction<'static, Sqlite>);
+
+impl Transaction for SqliteTransaction {
+    fn read(&mut self, sql: &'static str, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<Row>, sqlx::Error>> {
+        async move { Ok(rows(bound::<Sqlite>(sql, values).fetch_all(&mut *self.0).await?)) }.boxed()
+    }
+
+    fn execute(&mut self, sql: &'static str, values: Vec<Value>) -> BoxFuture<'_, Result<(), sqlx::Error>> {
+        async move { bound::<Sqlite>(sql, values).execute(&mut *self.0).await.map(drop) }.boxed()
+    }
+
+    fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), sqlx::Error>> {
+        self.0.commit().boxed()
+    }
+}
+
+fn rows(found: Vec<sqlx::sqlite::SqliteRow>) -> Vec<Row> {
+    found.into_iter().map(Row::from).collect()
+}
+
+async fn check(pool: &SqlitePool, file: &Path) -> Result<(), OpenError> {
+    let database = file.display().to_string();
+    let finding: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+        .fetch_one(pool)
+        .await
+        .map_err(|source| OpenError::Open { database: database.clone(), advice: ADVICE, source })?;
+    if finding == "ok" { Ok(()) } else { Err(OpenError::Damaged { database, finding }) }
+}
+
+/// Whether the file itself is at fault, so that another one would do.
+fn is_in_the_file(error: &OpenError) -> bool {
+    match error {
+        OpenError::Damaged { .. } => true,
+        OpenError::Open { source, .. } => is_damage(source),
+        OpenError::Migrate { source, .. } => match source {
+            MigrateError::Execute(e) | MigrateError::ExecuteMigration(e, _) => is_damage(e),
+            // Made by another version of kadr.
+            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) | MigrateError::Dirty(_) => true,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// `SQLITE_CORRUPT` and `SQLITE_NOTADB`, with their extended codes.
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<u32>().ok());
+    matches!(code.map(|c| c & 0xff), Some(11 | 26))
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Says that the file is in use, to other processes: a rebuild takes it away under nobody's feet. SQLite's own locks
+/// are held for moments only.
+fn lock(file: &Path, usage: Use) -> Result<File, OpenError> {
+    let path = beside(file, ".lock");
+    let failed = |source| OpenError::Lock { path: path.clone(), source };
+    let lock = File::options().create(true).truncate(false).write(true).read(true).open(&path).map_err(failed)?;
+    let taken = match usage {
+        Use::Shared => lock.try_lock_shared(),
+        Use::Alone => lock.try_lock(),
+    };
+    match taken {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+            file: file.to_owned(),
+            by: match usage {
+                Use::Shared => "is being rebuilt by `kadr projection rebuild`: wait for its end",
+                Use::Alone => "is in use: stop the API (or `kadr up`) that runs on it first",
+            },
+        }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+async fn remove(file: &Path) -> Result<(), OpenError> {
+    for path in COMPANIONS.map(|suffix| beside(file, suffix)) {
+        match tokio::fs::remove_file(&path).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(OpenError::MoveAside { file: path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn move_aside(file: &Path) -> Result<(), OpenError> {
+    for path in COMPANIONS.map(|suffix| beside(file, suffix)) {
+        match tokio::fs::rename(&path, beside(&path, ".broken")).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(OpenError::MoveAside { file: path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
