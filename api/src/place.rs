@@ -35,7 +35,9 @@ pub enum PlaceError {
         "the address of the PostgreSQL database can't be read: write postgres://user:password@host:5432/database, with %40 for an @ in the password and the like"
     )]
     Address,
-    #[error("the address of the PostgreSQL database names no {what}: write postgres://user:password@host:5432/database")]
+    #[error(
+        "the address of the PostgreSQL database names no {what}: write postgres://user:password@host:5432/database"
+    )]
     Missing { what: &'static str },
     #[error("the address of the PostgreSQL database has the parameter {name:?}; kadr takes {}", PARAMETERS.join(", "))]
     Parameter { name: String },
@@ -57,7 +59,9 @@ impl FromStr for Place {
                 "" | ":memory:" => Err(PlaceError::NoFile),
                 path => Ok(Self(Where::Sqlite(path.into()))),
             },
-            Some(("postgres" | "postgresql", _)) => postgres(text).map(|options| Self(Where::Postgres(Box::new(options)))),
+            Some(("postgres" | "postgresql", _)) => {
+                postgres(text).map(|options| Self(Where::Postgres(Box::new(options))))
+            }
             _ => Err(PlaceError::Scheme),
         }
     }

@@ -196,7 +196,11 @@ impl Projection {
         let rewound = at.stream == log.stream && at.seq > log.last;
         let claim = in_time(self.writer.claim(&log.stream, rewound)).await?;
         if claim.anew {
-            warn!(was_at = at.seq, end = log.last, "the tables are not of this log, or of another version: they are rebuilt");
+            warn!(
+                was_at = at.seq,
+                end = log.last,
+                "the tables are not of this log, or of another version: they are rebuilt"
+            );
         }
         info!(seq = claim.seq, of = log.last, "following the log");
         self.position.send_replace(Position { seq: claim.seq, following: Following::Yes });

@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use kadr_shared::{catalog::Catalog, nats::Nats};
+use kadr_shared::{catalog::Catalog, nats::Nats, telemetry::chain};
 use poem::{Server, listener::TcpAcceptor};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
@@ -29,6 +29,8 @@ pub struct Config {
     pub catalog: Catalog,
 }
 
+/// How long the start waits for the tables.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long requests under way may take at the end.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a part may take to end.
@@ -67,6 +69,12 @@ impl Api {
         let Self { listener, address, config, nats } = self;
         let Config { database, catalog, .. } = config;
         let model = ReadModel::open(&database, Use::Shared).await?;
+        // So that the first request finds tables. If a server does not answer now, the projection tries again.
+        match timeout(PREPARE_DEADLINE, model.prepare()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = %chain(&error), "the API starts without its tables"),
+            Err(_) => warn!(%database, "the API starts without its tables: there is no answer"),
+        }
 
         let parts = CancellationToken::new();
         // If this future is dropped, its parts end too.
@@ -98,7 +106,7 @@ async fn end<const N: usize>(guard: DropGuard, tasks: [(&'static str, JoinHandle
     drop(guard);
     let mut result = Ok(());
     for (task, mut handle) in tasks {
-        match tokio::time::timeout(END_DEADLINE, &mut handle).await {
+        match timeout(END_DEADLINE, &mut handle).await {
             Ok(Ok(())) => {}
             Ok(Err(source)) => result = result.and(Err(ApiError::Task { task, source })),
             Err(_) => {

@@ -124,7 +124,6 @@ fn projected(entry: &Entry) -> Result<Option<Projected>, ProjectionError> {
         }
     };
     let data = event.parse()?;
-    let line =
-        serde_json::to_string(&event).map_err(|source| ProjectionError::Line { seq: event.seq, source })?;
+    let line = serde_json::to_string(&event).map_err(|source| ProjectionError::Line { seq: event.seq, source })?;
     Ok(Some(Projected { event, data, line }))
 }

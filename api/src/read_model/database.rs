@@ -7,12 +7,7 @@
 use std::fmt;
 
 use futures::future::BoxFuture;
-use sqlx::{
-    Decode, Encode, Postgres, Sqlite, Type,
-    postgres::PgRow,
-    query::Query,
-    sqlite::SqliteRow,
-};
+use sqlx::{Decode, Encode, Postgres, Sqlite, Type, postgres::PgRow, query::Query, sqlite::SqliteRow};
 
 use super::OpenError;
 

@@ -134,12 +134,12 @@ impl Database for PostgresTables {
     fn begin(&self) -> BoxFuture<'_, Result<Box<dyn Transaction>, sqlx::Error>> {
         async move {
             let mut lease = self.writer.lease().await?;
-            match lease.connection().execute("BEGIN").await {
-                Err(error) if lease.is_used() && is_broken(&error) => {
-                    lease.renew().await?;
-                    lease.connection().execute("BEGIN").await?;
+            if let Err(error) = lease.connection().execute("BEGIN").await {
+                if !(lease.is_used() && is_broken(&error)) {
+                    return Err(error);
                 }
-                other => drop(other?),
+                lease.renew().await?;
+                lease.connection().execute("BEGIN").await?;
             }
             lease.connection().execute("SELECT 1 FROM checkpoint FOR UPDATE").await?;
             Ok(Box::new(PostgresTransaction(lease)) as Box<dyn Transaction>)

@@ -91,8 +91,7 @@ impl SqliteTables {
             // They are long, and their values are not for a log.
             .disable_statement_logging();
         let pool = |most| SqlitePoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE);
-        let writer =
-            pool(1).connect_with(options.clone().pragma("cache_size", CACHE)).await.map_err(failed)?;
+        let writer = pool(1).connect_with(options.clone().pragma("cache_size", CACHE)).await.map_err(failed)?;
         let checked = async {
             check(&writer, file).await?;
             MIGRATIONS.run(&writer).await.map_err(|source| OpenError::Migrate {
@@ -264,4 +263,91 @@ async fn move_aside(file: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        place::Place,
+        read_model::{ReadModel, Use},
+    };
+
+    async fn open(file: &Path) -> Result<ReadModel, OpenError> {
+        let place: Place = format!("sqlite:{}", file.display()).parse().unwrap();
+        ReadModel::open(&place, Use::Shared).await
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_moved_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("api.sqlite3");
+        let junk = b"this is no database, it only has its name".repeat(50);
+        std::fs::write(&file, &junk).unwrap();
+        let model = open(&file).await.unwrap();
+        assert_eq!(model.checkpoint().await.unwrap().seq, 0);
+        assert_eq!(std::fs::read(folder.path().join("api.sqlite3.broken")).unwrap(), junk);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_page_is_found_and_the_tables_begin_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("api.sqlite3");
+        open(&file).await.unwrap().close().await;
+        let mut bytes = std::fs::read(&file).unwrap();
+        // The first page holds the header and the schema; the others hold the tables.
+        bytes[4096..].fill(0xa5);
+        std::fs::write(&file, bytes).unwrap();
+        let model = open(&file).await.unwrap();
+        assert_eq!(model.checkpoint().await.unwrap().seq, 0);
+        assert!(folder.path().join("api.sqlite3.broken").exists());
+    }
+
+    #[tokio::test]
+    async fn another_versions_tables_are_moved_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("api.sqlite3");
+        let tables = SqliteTables::open(&file, Use::Shared).await.unwrap();
+        sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'").execute(&tables.writer).await.unwrap();
+        tables.close().await;
+        drop(tables);
+        open(&file).await.unwrap();
+        assert!(folder.path().join("api.sqlite3.broken").exists());
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_its_place_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("api.sqlite3");
+        std::fs::create_dir(&file).unwrap();
+        let error = open(&file).await.unwrap_err().to_string();
+        assert!(error.contains("api.sqlite3"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_the_file_alone_is_told_that_it_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new folder/api.sqlite3");
+        let (one, two) = (open(&file).await.unwrap(), open(&file).await.unwrap());
+        let alone = SqliteTables::open(&file, Use::Alone).await.unwrap_err().to_string();
+        assert!(alone.contains("in use") && alone.contains("stop the API"), "{alone}");
+        drop((one, two));
+        let _alone = SqliteTables::open(&file, Use::Alone).await.unwrap();
+        let shared = open(&file).await.unwrap_err().to_string();
+        assert!(shared.contains("being rebuilt"), "{shared}");
+    }
+
+    #[tokio::test]
+    async fn a_file_without_room_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = SqliteTables::open(&folder.path().join("api.sqlite3"), Use::Shared).await.unwrap();
+        sqlx::query("PRAGMA max_page_count = 1").execute(&tables.writer).await.unwrap();
+        let mut tx = tables.begin().await.unwrap();
+        let line = "x".repeat(100_000);
+        let sql = "INSERT INTO events (seq, scenario, line) VALUES ($1, $2, $3)";
+        let error = tx.execute(sql, vec![1_i64.into(), "gate".into(), line.into()]).await.unwrap_err();
+        assert!(error.to_string().contains("full") && !is_damage(&error), "{error}");
+        drop(tx);
+        assert!(tables.begin().await.is_ok(), "it is undone, and the next may try");
+    }
 }

@@ -20,7 +20,7 @@ struct Store {
 #[expect(dead_code, reason = "held to be dropped at the end")]
 enum Ground {
     Folder(TempDir),
-    Server(TestPostgres),
+    Server(Box<TestPostgres>),
 }
 
 impl Store {
@@ -31,7 +31,7 @@ impl Store {
 
     async fn postgres() -> Self {
         let server = TestPostgres::start().await;
-        Self { place: server.url("postgres").parse().unwrap(), _ground: Ground::Server(server) }
+        Self { place: server.url("postgres").parse().unwrap(), _ground: Ground::Server(Box::new(server)) }
     }
 
     async fn open(&self) -> ReadModel {

@@ -72,8 +72,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const CHECKPOINT: &str = "SELECT stream, version, seq FROM checkpoint";
 const MOVE: &str = "UPDATE checkpoint SET stream = $1, version = $2, seq = $3";
 
-static STATES_OF: LazyLock<Many> =
-    LazyLock::new(|| Many::new("SELECT id, state FROM scenarios WHERE id IN (", 1, ")"));
+static STATES_OF: LazyLock<Many> = LazyLock::new(|| Many::new("SELECT id, state FROM scenarios WHERE id IN (", 1, ")"));
 static ADD_EVENTS: LazyLock<Many> =
     LazyLock::new(|| Many::new("INSERT INTO events (seq, scenario, line) VALUES", 3, ""));
 static PUT_STATES: LazyLock<Many> = LazyLock::new(|| {

@@ -78,7 +78,11 @@ pub(crate) struct Answer {
 
 impl RunningApi {
     pub(crate) async fn start(nats: Nats, data: &Path) -> Self {
-        let api = Api::bind(config(data), nats).await.unwrap();
+        Self::on(nats, config(data)).await
+    }
+
+    pub(crate) async fn on(nats: Nats, config: Config) -> Self {
+        let api = Api::bind(config, nats).await.unwrap();
         let (address, shutdown) = (api.local_addr(), CancellationToken::new());
         let task = tokio::spawn(api.run(shutdown.clone()));
         Self { address, shutdown, task, client: client() }
