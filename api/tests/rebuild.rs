@@ -60,7 +60,7 @@ async fn what_was_changed_by_hand_is_made_good_and_nobody_else_uses_the_file_mea
 
 #[tokio::test]
 async fn a_long_log_is_read_to_its_end_and_foreign_messages_are_counted_over() {
-    const EVENTS: u64 = 10_000;
+    const EVENTS: u64 = 5_000;
     let World { api, folder, nats, server: _server } = World::without_orchestrator().await;
     api.stop().await;
     let refused = EventData::CommandRefused { command: CommandKind::Stop, reason: Refusal::NotRunning };
@@ -71,7 +71,7 @@ async fn a_long_log_is_read_to_its_end_and_foreign_messages_are_counted_over() {
         let subject = subjects::event(&format!("s{}", n % 37).parse().unwrap(), refused.kind());
         acknowledged.push(nats.jetstream.publish(subject, body.into()).await.unwrap());
         // The connection lets only so many wait.
-        if acknowledged.len() == 500 || n + 1 == EVENTS {
+        if acknowledged.len() == 100 || n + 1 == EVENTS {
             for ack in acknowledged.drain(..) {
                 ack.await.unwrap();
             }
