@@ -89,7 +89,7 @@ async fn a_server_that_is_away_at_the_start_is_told_and_taken_up_when_it_comes()
     ground.postgres.stop().await;
     let api = ground.api().await;
     let answer = told(&api, "can't open postgres://kadr@").await;
-    assert!(answer.text.contains("it is tried again"), "{}", answer.text);
+    assert!(answer.text.contains("it tries again"), "{}", answer.text);
     api.get("/v1/scenarios").await.problem(503, "unavailable");
     assert_eq!(api.get("/health/live").await.status, 200);
     ground.postgres.begin().await;

@@ -20,7 +20,7 @@ use super::ProjectionError;
 use crate::read_model::{Batch, Projected};
 
 /// The most events in a transaction: a rebuild is fast, and a commit stays short.
-const BATCH: usize = 4096;
+const BATCH: usize = 16_384;
 /// How long a batch waits for events that are said to follow.
 const LINGER: Duration = Duration::from_millis(50);
 

@@ -39,7 +39,7 @@ const READERS: usize = 4;
 /// For the lock under which the tables are made: "kadr".
 const LOCK: i64 = 0x6b61_6472;
 
-const ADVICE: &str = "see that PostgreSQL runs there and takes kadr's connections; it is tried again";
+const ADVICE: &str = "see that PostgreSQL runs there and takes kadr's connections";
 
 /// A database on a server.
 pub(super) struct PostgresTables {

@@ -3,16 +3,18 @@
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use futures::{FutureExt, future::BoxFuture};
 use kadr_shared::telemetry::chain;
 use sqlx::{
-    ConnectOptions, Sqlite, SqlitePool,
+    ConnectOptions, Connection as _, Executor, Sqlite, SqliteConnection, SqlitePool,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::warn;
 
 use super::{
@@ -47,11 +49,13 @@ pub(crate) enum Use {
 /// The file, open.
 #[derive(Debug)]
 pub(super) struct SqliteTables {
-    writer: SqlitePool,
+    /// The one that writes, while it does not.
+    writer: Arc<Mutex<Option<SqliteConnection>>>,
+    writing: SqliteConnectOptions,
     readers: SqlitePool,
     file: PathBuf,
     /// Held as long as the file is in use; the system lets go of it with the process.
-    _lock: File,
+    _lock: Arc<File>,
 }
 
 impl SqliteTables {
@@ -62,22 +66,21 @@ impl SqliteTables {
                 .await
                 .map_err(|source| OpenError::Folder { path: folder.to_owned(), source })?;
         }
-        let lock = lock(file, usage)?;
+        let lock = Arc::new(lock(file, usage)?);
         if usage == Use::Alone {
             remove(file).await?;
         }
-        let error = match Self::try_open(file).await {
-            Ok((writer, readers)) => return Ok(Self { writer, readers, file: file.to_owned(), _lock: lock }),
-            Err(error) if is_in_the_file(&error) => error,
-            Err(error) => return Err(error),
-        };
-        warn!(file = %file.display(), error = %chain(&error), "the API's tables can't be used; they are moved to *.broken and rebuilt from the log");
-        move_aside(file).await?;
-        let (writer, readers) = Self::try_open(file).await?;
-        Ok(Self { writer, readers, file: file.to_owned(), _lock: lock })
+        match Self::try_open(file, &lock).await {
+            Err(error) if is_in_the_file(&error) => {
+                warn!(file = %file.display(), error = %chain(&error), "the API's tables can't be used; they are moved to *.broken and rebuilt from the log");
+                move_aside(file).await?;
+                Self::try_open(file, &lock).await
+            }
+            other => other,
+        }
     }
 
-    async fn try_open(file: &Path) -> Result<(SqlitePool, SqlitePool), OpenError> {
+    async fn try_open(file: &Path, lock: &Arc<File>) -> Result<Self, OpenError> {
         let name = || file.display().to_string();
         let failed = |source| OpenError::Open { database: name(), advice: ADVICE, source };
         let options = SqliteConnectOptions::new()
@@ -90,22 +93,28 @@ impl SqliteTables {
             .busy_timeout(BUSY)
             // They are long, and their values are not for a log.
             .disable_statement_logging();
-        let pool = |most| SqlitePoolOptions::new().max_connections(most).acquire_timeout(ACQUIRE);
-        let writer = pool(1).connect_with(options.clone().pragma("cache_size", CACHE)).await.map_err(failed)?;
+        let writing = options.clone().pragma("cache_size", CACHE);
+        let mut writer = SqliteConnection::connect_with(&writing).await.map_err(failed)?;
         let checked = async {
-            check(&writer, file).await?;
-            MIGRATIONS.run(&writer).await.map_err(|source| OpenError::Migrate {
+            check(&mut writer, file).await?;
+            // Not `run`: its bounds are such that a future with it is not `Send` for the compiler.
+            MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(|source| OpenError::Migrate {
                 database: name(),
                 advice: ADVICE,
                 source,
             })?;
             // The readers come last: they can't make the file.
-            pool(READERS).connect_with(options.read_only(true).create_if_missing(false)).await.map_err(failed)
+            let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(ACQUIRE);
+            pool.connect_with(options.read_only(true).create_if_missing(false)).await.map_err(failed)
         };
         match checked.await {
-            Ok(readers) => Ok((writer, readers)),
+            Ok(readers) => {
+                let writer = Arc::new(Mutex::new(Some(writer)));
+                Ok(Self { writer, writing, readers, file: file.to_owned(), _lock: lock.clone() })
+            }
             Err(error) => {
-                writer.close().await;
+                // It must be gone before the file is moved.
+                let _ = writer.close().await;
                 Err(error)
             }
         }
@@ -127,8 +136,13 @@ impl Database for SqliteTables {
     /// The write lock is taken at once: a transaction that begins by reading could not always get it later.
     fn begin(&self) -> BoxFuture<'_, Result<Box<dyn Transaction>, sqlx::Error>> {
         async move {
-            let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            Ok(Box::new(SqliteTransaction(transaction)) as Box<dyn Transaction>)
+            let mut home = self.writer.clone().lock_owned().await;
+            let mut connection = match home.take() {
+                Some(connection) => connection,
+                None => SqliteConnection::connect_with(&self.writing).await?,
+            };
+            connection.execute("BEGIN IMMEDIATE").await?;
+            Ok(Box::new(SqliteTransaction { connection, home }) as Box<dyn Transaction>)
         }
         .boxed()
     }
@@ -136,7 +150,10 @@ impl Database for SqliteTables {
     fn close(&self) -> BoxFuture<'_, ()> {
         async move {
             self.readers.close().await;
-            self.writer.close().await;
+            if let Some(writer) = self.writer.lock().await.take() {
+                // It has nothing open: what it could say would change nothing.
+                let _ = writer.close().await;
+            }
         }
         .boxed()
     }
@@ -162,19 +179,31 @@ impl Database for SqliteTables {
     }
 }
 
-struct SqliteTransaction(sqlx::Transaction<'static, Sqlite>);
+/// A transaction is its connection: dropped, both end. Not sqlx's own: on a full disk SQLite ends a transaction by itself,
+/// and sqlx would go on to believe in it, so that this connection could never begin another one.
+struct SqliteTransaction {
+    connection: SqliteConnection,
+    /// Where the connection goes when all went well.
+    home: OwnedMutexGuard<Option<SqliteConnection>>,
+}
 
 impl Transaction for SqliteTransaction {
     fn read(&mut self, sql: &'static str, values: Vec<Value>) -> BoxFuture<'_, Result<Vec<Row>, sqlx::Error>> {
-        async move { Ok(rows(bound::<Sqlite>(sql, values).fetch_all(&mut *self.0).await?)) }.boxed()
+        async move { Ok(rows(bound::<Sqlite>(sql, values).fetch_all(&mut self.connection).await?)) }.boxed()
     }
 
     fn execute(&mut self, sql: &'static str, values: Vec<Value>) -> BoxFuture<'_, Result<(), sqlx::Error>> {
-        async move { bound::<Sqlite>(sql, values).execute(&mut *self.0).await.map(drop) }.boxed()
+        async move { bound::<Sqlite>(sql, values).execute(&mut self.connection).await.map(drop) }.boxed()
     }
 
     fn commit(self: Box<Self>) -> BoxFuture<'static, Result<(), sqlx::Error>> {
-        self.0.commit().boxed()
+        async move {
+            let Self { mut connection, mut home } = *self;
+            connection.execute("COMMIT").await?;
+            *home = Some(connection);
+            Ok(())
+        }
+        .boxed()
     }
 }
 
@@ -182,10 +211,10 @@ fn rows(found: Vec<sqlx::sqlite::SqliteRow>) -> Vec<Row> {
     found.into_iter().map(Row::from).collect()
 }
 
-async fn check(pool: &SqlitePool, file: &Path) -> Result<(), OpenError> {
+async fn check(connection: &mut SqliteConnection, file: &Path) -> Result<(), OpenError> {
     let database = file.display().to_string();
     let finding: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-        .fetch_one(pool)
+        .fetch_one(connection)
         .await
         .map_err(|source| OpenError::Open { database: database.clone(), advice: ADVICE, source })?;
     if finding == "ok" { Ok(()) } else { Err(OpenError::Damaged { database, finding }) }
@@ -308,7 +337,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("api.sqlite3");
         let tables = SqliteTables::open(&file, Use::Shared).await.unwrap();
-        sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'").execute(&tables.writer).await.unwrap();
+        let mut tx = tables.begin().await.unwrap();
+        tx.execute("UPDATE _sqlx_migrations SET checksum = x'00'", Vec::new()).await.unwrap();
+        tx.commit().await.unwrap();
         tables.close().await;
         drop(tables);
         open(&file).await.unwrap();
@@ -341,13 +372,15 @@ mod tests {
     async fn a_file_without_room_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let tables = SqliteTables::open(&folder.path().join("api.sqlite3"), Use::Shared).await.unwrap();
-        sqlx::query("PRAGMA max_page_count = 1").execute(&tables.writer).await.unwrap();
+        tables.writer.lock().await.as_mut().unwrap().execute("PRAGMA max_page_count = 1").await.unwrap();
         let mut tx = tables.begin().await.unwrap();
         let line = "x".repeat(100_000);
         let sql = "INSERT INTO events (seq, scenario, line) VALUES ($1, $2, $3)";
         let error = tx.execute(sql, vec![1_i64.into(), "gate".into(), line.into()]).await.unwrap_err();
         assert!(error.to_string().contains("full") && !is_damage(&error), "{error}");
         drop(tx);
-        assert!(tables.begin().await.is_ok(), "it is undone, and the next may try");
+        let mut tx = tables.begin().await.unwrap();
+        assert!(tx.read("SELECT seq FROM events", Vec::new()).await.unwrap().is_empty(), "it is undone");
+        tx.commit().await.unwrap();
     }
 }

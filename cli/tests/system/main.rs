@@ -11,5 +11,6 @@ mod commands;
 mod example;
 mod faults;
 mod models;
+mod projection;
 mod support;
 mod up;
