@@ -3,11 +3,13 @@
 //! They are made from the domain's types and hold no behaviour. Fields come out in the order that they stand here.
 
 mod event;
+mod history;
 mod json;
 mod scenario;
 mod settings;
 
 pub(crate) use event::{EventBody, Events};
+pub(crate) use history::HistoryBody;
 pub(crate) use json::{Body, Strict};
 pub(crate) use scenario::{Scenario, Scenarios};
 pub(crate) use settings::SettingsBody;

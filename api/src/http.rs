@@ -2,6 +2,8 @@
 //!
 //! Handlers parse, ask the other modules, and shape answers; nothing else.
 
+mod answers;
+mod changes;
 mod events;
 mod health;
 mod middleware;
@@ -16,7 +18,7 @@ use poem_openapi::{OpenApiService, Tags};
 use tokio::sync::watch;
 
 use self::{events::EventsApi, health::HealthApi, scenarios::ScenariosApi};
-use crate::{commands::Commands, live::Live, projection::Position, read_model::ReadModel};
+use crate::{commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel};
 
 /// What handlers answer with.
 pub(crate) struct Services {
@@ -40,7 +42,25 @@ enum Part {
 }
 
 const DESCRIPTION: &str = "Watches video and tells what it sees. \
-    Every error is a problem+json (RFC 9457) whose `type` is a stable name to go by.";
+    Every error is a problem+json (RFC 9457) whose `type` is a stable name to go by.\n\n\
+    **Repeating a change.** A request with an `Idempotency-Key` may be sent again, to any instance of the API, for 24 \
+    hours: it does nothing twice and gets the first one's answer (status and body, a refusal too; after a 202 without \
+    a sequence, the answer that has come since). What is compared is the command with its settings as they were \
+    understood, on the same scenario; the key with something else is `idempotency_conflict`. After 24 hours a key \
+    counts as new. A request that was never a command (400, 413, 415, 422) leaves its key unused.\n\n\
+    **Reading one's own write.** Answers say up to which sequence of the log they are (`seq`). A read with \
+    `at_least=SEQ`, such as the `accepted_at_seq` of a command, waits for it up to 2 s; then it is `behind`, and a \
+    sequence that the log does not have yet is `not_yet`.";
+
+impl Services {
+    /// Waits until the tables have come to the sequence that a caller wants to see, if it wants one.
+    async fn reach(&self, at_least: Option<u64>) -> Result<(), Problem> {
+        match at_least {
+            Some(seq) => freshness::reach(&self.nats, &self.position, seq).await,
+            None => Ok(()),
+        }
+    }
+}
 
 /// All routes, with everything around them.
 pub(crate) fn endpoint(services: Services) -> impl Endpoint {

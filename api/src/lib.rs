@@ -10,6 +10,9 @@
 //! | `body` | what answers look like: scenarios, settings, events, as JSON and as OpenAPI schemas |
 //! | `problem` | every way a request can fail, with its stable name |
 //! | `commands` | into the inbox, and waiting for what becomes of it |
+//! | `storage` | what JetStream says of the streams, and what it refused to store |
+//! | `freshness` | waiting until the tables have come to a sequence |
+//! | `time_travel` | the past: a scenario as it was, its transitions |
 //! | `projection` | follows the log into the read model |
 //! | `read_model` | the tables, in SQLite or PostgreSQL: opening, reading, writing |
 //! | `place` | where the tables are, as a user writes it |
@@ -18,6 +21,7 @@
 mod body;
 mod commands;
 mod error;
+mod freshness;
 mod http;
 mod live;
 mod place;
@@ -25,6 +29,8 @@ mod problem;
 mod projection;
 mod read_model;
 mod service;
+mod storage;
+mod time_travel;
 
 pub use error::ApiError;
 pub use place::{Place, PlaceError};

@@ -16,7 +16,6 @@ use kadr_shared::{
     subjects,
     tail::{Entry, Tail},
 };
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -68,22 +67,15 @@ impl Live {
 
     /// Follows the runners' keys until the shutdown.
     pub(crate) async fn follow(self, nats: Nats, shutdown: CancellationToken) {
-        let from_start = || Tail::new(nats.jetstream.clone(), subjects::NODES_STREAM, subjects::RUNNERS_ALL, 1);
-        let mut tail = from_start();
+        // The bucket is in memory: after a restart of the server another one takes its place.
+        let mut tail = Tail::volatile(nats.jetstream.clone(), subjects::NODES_STREAM, subjects::RUNNERS_ALL);
         loop {
-            let next = tokio::select! {
+            let entry = tokio::select! {
                 () = shutdown.cancelled() => return,
-                next = timeout(FRESH, tail.next()) => next,
+                entry = tail.next() => entry,
             };
-            match next {
-                Ok(entry) => {
-                    if let Some(beat) = beat_in(&entry) {
-                        self.take(Instant::now(), beat);
-                    }
-                }
-                // The bucket is in memory: after a restart of the server its sequences begin anew, and a reader that
-                // waits for a higher one would hear nothing for ever. It holds a message a runner, so start over.
-                Err(_) => tail = from_start(),
+            if let Some(beat) = beat_in(&entry) {
+                self.take(Instant::now(), beat);
             }
         }
     }
@@ -124,6 +116,7 @@ mod tests {
                 attempt: 1,
                 failures: 0,
                 started_at: Timestamp::default(),
+                active_since: None,
                 frames: None,
                 of: None,
                 settings: Box::new(settings),
@@ -143,6 +136,7 @@ mod tests {
             source_fps: None,
             analysed_fps: None,
             last_frame_at: None,
+            trouble: None,
         };
         RunnerBeat { runner: runner.parse().unwrap(), capacity: 1, free: 0, scenarios: vec![progress] }
     }

@@ -20,7 +20,7 @@ use poem_openapi::{
 use serde::Serialize;
 use tracing::error;
 
-use crate::read_model::ReadError;
+use crate::{read_model::ReadError, time_travel::PastError};
 
 /// The stable names; a problem's `type` is `urn:kadr:problem:` and the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,12 @@ pub enum ProblemName {
     StillRunning,
     /// The key has been used for another command.
     IdempotencyConflict,
+    /// The sequence or time that was asked for is not there yet.
+    NotYet,
+    /// The tables have not come to the sequence that was asked for.
+    Behind,
+    /// NATS answers, but will not store: its disk or its quota is full.
+    NotStored,
     /// Something that kadr needs does not answer now.
     Unavailable,
     TimedOut,
@@ -54,7 +60,7 @@ pub enum ProblemName {
 }
 
 impl ProblemName {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::BadRequest,
         Self::MalformedJson,
         Self::InvalidBody,
@@ -71,6 +77,9 @@ impl ProblemName {
         Self::ShuttingDown,
         Self::StillRunning,
         Self::IdempotencyConflict,
+        Self::NotYet,
+        Self::Behind,
+        Self::NotStored,
         Self::Unavailable,
         Self::TimedOut,
         Self::Internal,
@@ -95,6 +104,9 @@ impl ProblemName {
             Self::ShuttingDown => ("shutting_down", 409, "The scenario is shutting down"),
             Self::StillRunning => ("still_running", 409, "The scenario still runs"),
             Self::IdempotencyConflict => ("idempotency_conflict", 409, "The key was used for another command"),
+            Self::NotYet => ("not_yet", 400, "That has not happened yet"),
+            Self::Behind => ("behind", 503, "The tables have not come that far"),
+            Self::NotStored => ("not_stored", 503, "NATS does not store any more"),
             Self::Unavailable => ("unavailable", 503, "A part of kadr does not answer"),
             Self::TimedOut => ("timed_out", 503, "The answer took too long"),
             Self::Internal => ("internal", 500, "An error within kadr"),
@@ -247,6 +259,19 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         error!(error = %chain(&error), "the read model can't be read");
         Self::new(ProblemName::Unavailable, "the API's tables can't be read now: try again; kadr's log says why")
+    }
+}
+
+impl From<PastError> for Problem {
+    fn from(error: PastError) -> Self {
+        match error {
+            PastError::Read(error) => error.into(),
+            // The tables hold it: a newer kadr wrote them.
+            PastError::Event(error) => {
+                error!(error = %chain(&error), "the past can't be told");
+                Self::new(ProblemName::Unavailable, error.to_string())
+            }
+        }
     }
 }
 

@@ -87,6 +87,7 @@ async fn apis_share_the_tables_and_each_event_is_in_them_once() {
 async fn a_server_that_is_away_at_the_start_is_told_and_taken_up_when_it_comes() {
     let mut ground = Ground::new().await;
     ground.postgres.stop().await;
+    let _orchestrator = Orchestrator::start(ground.nats.clone());
     let api = ground.api().await;
     let answer = told(&api, "can't open postgres://kadr@").await;
     assert!(answer.text.contains("it tries again"), "{}", answer.text);

@@ -68,7 +68,7 @@ async fn an_id_is_made_up_and_a_repeat_does_not_create_another_one() {
 #[tokio::test]
 async fn the_list_is_paged_in_the_order_of_ids() {
     let (world, _orchestrator) = World::start().await;
-    assert_eq!(world.api.get("/v1/scenarios").await.json(200), json!({"scenarios": [], "next": null}));
+    assert_eq!(world.api.get("/v1/scenarios").await.json(200), json!({"scenarios": [], "next": null, "seq": 0}));
     for id in ["c", "a", "b"] {
         world.api.create(id).await.json(201);
     }
@@ -203,6 +203,7 @@ async fn a_runners_numbers_are_shown_while_they_are_of_this_attempt() {
             source_fps: Some(25.0),
             analysed_fps: Some(24.333_333),
             last_frame_at: Some(at),
+            trouble: None,
         };
         RunnerBeat { runner: "r1".parse().unwrap(), capacity: 2, free: 1, scenarios: vec![progress] }
     };

@@ -6,8 +6,11 @@ use clap::{Args, Parser, Subcommand};
 use kadr_shared::{
     geometry::InputSize,
     id::{CommandId, ModelName, ScenarioId},
+    moment::Moment,
     settings::{DEFAULT_MODEL, Ratio},
 };
+
+use crate::commands::events::play::{PlainSubject, Speed};
 
 /// Watches video and tells what it sees.
 #[derive(Debug, Parser)]
@@ -162,9 +165,32 @@ pub enum ScenarioCommand {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Show a scenario
+    /// Show a scenario, as it is or as it was
     Get {
         id: ScenarioId,
+        /// A sequence of the log, or a time (2026-01-31T12:00:00Z): show it as it was then
+        #[arg(long, value_name = "SEQ|TIME")]
+        at: Option<Moment>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show how a scenario got from state to state, and how long each state lasted
+    History {
+        id: ScenarioId,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Give a scenario that does not run other settings; what is not given gets its default, not what it was
+    Configure {
+        id: ScenarioId,
+        /// The source: a path on the runner's machine, or an address
+        #[arg(long)]
+        source: String,
+        #[command(flatten)]
+        analysis: AnalysisArgs,
+        /// Idempotency key: repeating a command with its key does nothing twice
+        #[arg(long)]
+        key: Option<CommandId>,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -194,8 +220,8 @@ pub struct Keyed {
 pub enum EventsCommand {
     /// Print events as they come, until Ctrl-C
     Tail(EventsArgs),
-    /// Print the log and the state after each event
-    Replay(EventsArgs),
+    /// Print the log and the state after each event; with --to-subject, play the recorded detections again
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Args)]
@@ -204,6 +230,28 @@ pub struct EventsArgs {
     /// Begin with this sequence of the log
     #[arg(long, value_name = "SEQ", default_value_t = 1)]
     pub from: u64,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    pub scenario: ScenarioId,
+    /// Begin with this sequence (of the log; with --to-subject, of the detections) or at this time
+    #[arg(long, value_name = "SEQ|TIME", default_value = "1")]
+    pub from: Moment,
+    /// End with this sequence or at this time; by default with what is stored now
+    #[arg(long, value_name = "SEQ|TIME")]
+    pub to: Option<Moment>,
+    /// Publish the scenario's recorded detections on this subject of core NATS, with the gaps that they were stored with
+    #[arg(long, value_name = "SUBJECT", requires = "nats")]
+    pub to_subject: Option<PlainSubject>,
+    /// How fast: 1 keeps the gaps, however long; 2 halves them; max leaves none
+    #[arg(long, value_name = "1|max|FACTOR", default_value = "1", requires = "to_subject")]
+    pub speed: Speed,
+    /// The NATS server that holds the detections and takes them again; `kadr up` prints its own
+    #[arg(long, value_name = "URL", env = "KADR_NATS")]
+    pub nats: Option<String>,
     #[command(flatten)]
     pub client: ClientArgs,
 }

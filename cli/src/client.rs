@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use kadr_shared::{
-    domain::Event,
+    domain::{Cause, Event},
     id::{CommandId, ScenarioId},
+    moment::Moment,
     settings::Settings,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 /// Longer than the API takes for any answer.
@@ -58,6 +59,51 @@ pub struct Accepted {
     pub accepted_at_seq: Option<u64>,
 }
 
+/// Other settings: taken, with the scenario as they left it, or queued.
+#[derive(Debug)]
+pub enum Configured {
+    Done(Value),
+    Queued(Value),
+}
+
+/// How a scenario got from state to state.
+#[derive(Debug, Serialize)]
+pub struct History {
+    pub transitions: Vec<Transition>,
+    pub present: Option<Present>,
+    pub seq: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Transition {
+    pub seq: u64,
+    pub at: String,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub duration_ms: Option<u64>,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub cause: Cause,
+    pub actor: String,
+    pub reason: Option<String>,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Present {
+    pub state: Option<String>,
+    pub since: String,
+    pub duration_ms: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct HistoryPage {
+    transitions: Vec<Transition>,
+    present: Option<Present>,
+    next: Option<u64>,
+    seq: u64,
+}
+
 #[derive(Debug, Deserialize)]
 struct EventsPage {
     events: Vec<Event>,
@@ -86,8 +132,41 @@ impl Client {
         self.answer(request).await
     }
 
+    pub async fn configure(&self, id: &ScenarioId, settings: &Value, key: &CommandId) -> Result<Configured> {
+        let request = self
+            .request(Method::PUT, &format!("/v1/scenarios/{id}"))
+            .header("Idempotency-Key", key.as_str())
+            .json(settings);
+        let response = self.checked(self.send(request).await?).await?;
+        let answered = response.status() != StatusCode::ACCEPTED;
+        let body = response.json().await.context("the API's answer can't be read")?;
+        Ok(if answered { Configured::Done(body) } else { Configured::Queued(body) })
+    }
+
     pub async fn get(&self, id: &ScenarioId) -> Result<Value> {
-        self.answer(self.request(Method::GET, &format!("/v1/scenarios/{id}"))).await
+        self.get_at(id, None).await
+    }
+
+    /// As it was at a moment, if there is one.
+    pub async fn get_at(&self, id: &ScenarioId, at: Option<Moment>) -> Result<Value> {
+        let query = at.map(|at| [("at", at.to_string())]);
+        self.answer(self.request(Method::GET, &format!("/v1/scenarios/{id}")).query(&query)).await
+    }
+
+    /// All transitions, and the state that holds.
+    pub async fn history(&self, id: &ScenarioId) -> Result<History> {
+        let mut all = Vec::new();
+        let mut from = 1;
+        loop {
+            let query = [("from", from.to_string()), ("limit", PAGE.to_string())];
+            let request = self.request(Method::GET, &format!("/v1/scenarios/{id}/history")).query(&query);
+            let page: HistoryPage = self.answer(request).await?;
+            all.extend(page.transitions);
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(History { transitions: all, present: page.present, seq: page.seq }),
+            }
+        }
     }
 
     pub async fn scenario(&self, id: &ScenarioId) -> Result<Scenario> {

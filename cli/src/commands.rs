@@ -1,7 +1,7 @@
 //! One command a file; here is which is which, and how a failure becomes an exit code.
 
 mod analyze;
-mod events;
+pub mod events;
 mod models;
 mod projection;
 mod scenario;

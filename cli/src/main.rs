@@ -4,6 +4,7 @@
 
 mod args;
 mod client;
+mod clock;
 mod commands;
 mod config;
 mod print;
@@ -20,6 +21,7 @@ use crate::{args::Cli, commands::Failure};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::init(cli.command.default_log());
+    clock::follow_offset();
     // Two TLS providers may be linked in; without a choice the first connection would panic. A second choice is refused,
     // and there is none before this one.
     let _ = rustls::crypto::ring::default_provider().install_default();

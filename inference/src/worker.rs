@@ -11,6 +11,7 @@ mod lane;
 mod models;
 mod puller;
 mod queues;
+mod signs;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -27,8 +28,9 @@ use tracing::info;
 use self::{keeper::Keeper, lane::Lane, models::Slot, puller::Puller};
 use crate::weights::Store;
 
-/// A frame that is not acknowledged in this time is given to another worker. One in hand is kept alive.
-const ACK_WAIT: Duration = Duration::from_secs(10);
+/// A frame that is not acknowledged in this time is given to another worker. One in hand is kept alive, so that only the
+/// frames of a worker that is gone or frozen wait for it.
+const ACK_WAIT: Duration = Duration::from_secs(2);
 
 /// A request to the server or a publication must be done in this time.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(5);
@@ -98,6 +100,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
         working.spawn(Lane::new(number, nats.clone())?.run(queues.clone()));
     }
     let keeping = tokio::spawn(keeper.run());
+    let showing = tokio::spawn(signs::run(nats.clone(), names.clone()));
     info!(models = ?names.iter().map(ModelName::as_str).collect::<Vec<_>>(), threads = lanes, "inference is serving");
 
     let ended = tokio::select! {
@@ -109,6 +112,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     };
     // Whatever ended it: the pullers stop, their frames are finished, and with the last one the lanes end.
     stop.cancel();
+    showing.abort();
     let finished = async {
         let (pulled, worked) = futures::join!(all(pullers), all(working));
         pulled.and(worked)

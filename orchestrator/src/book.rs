@@ -1,15 +1,21 @@
 //! Every scenario's state, folded from the log as it is read. Nothing else changes a state.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
 
 use kadr_shared::{
     domain::{EventError, Phase, State},
     id::ScenarioId,
-    log,
+    log::{self, ReadError},
     tail::Entry,
     telemetry::chain,
+    time::Timestamp,
 };
 use tracing::error;
+
+use crate::timers::Timers;
 
 /// The states as of one position in the log.
 #[derive(Default)]
@@ -17,8 +23,11 @@ pub(crate) struct Book {
     states: HashMap<ScenarioId, State>,
     /// Scenarios that are not inactive: those that time alone can change.
     running: BTreeSet<ScenarioId>,
+    timers: Timers,
     position: u64,
     last_input: u64,
+    /// Whether the log's end was reached once: from then on events are read as they happen.
+    live: bool,
 }
 
 /// An event that this orchestrator can't fold. It must not decide without it.
@@ -27,28 +36,31 @@ pub(crate) struct Book {
 pub struct BookError(#[from] EventError);
 
 impl Book {
-    /// Folds one more message of the log.
-    pub(crate) fn fold(&mut self, entry: &Entry) -> Result<(), BookError> {
+    /// Folds one more message of the log, read at `now`; the scenario that it was about.
+    pub(crate) fn fold(&mut self, entry: &Entry, now: Instant) -> Result<Option<ScenarioId>, BookError> {
         self.position = entry.seq;
-        let event = match log::read(entry) {
+        self.live |= entry.pending == 0;
+        let event = match log::read_data(entry) {
             Ok(event) => event,
             // Written by somebody else: it can't be taken away, and it must not stop everything for ever.
-            Err(foreign) => {
+            Err(ReadError::Foreign(foreign)) => {
                 error!(seq = entry.seq, error = chain(&foreign), "the log holds a message that is none of kadr's");
-                return Ok(());
+                return Ok(None);
             }
+            Err(ReadError::Event(error)) => return Err(error.into()),
         };
-        let data = event.parse()?;
-        let state = self.states.remove(&event.scenario).unwrap_or_default();
-        let state = state.evolve(event.seq, event.time, &event.cause, &data);
+        let scenario = event.scenario;
+        let state = self.states.remove(&scenario).unwrap_or_default();
+        let state = state.evolve(event.seq, event.time, &event.cause, &event.data);
         if state.phase == Phase::Inactive {
-            self.running.remove(&event.scenario);
+            self.running.remove(&scenario);
         } else {
-            self.running.insert(event.scenario.clone());
+            self.running.insert(scenario.clone());
         }
+        self.timers.note(&scenario, &state, self.live, now, Timestamp::now());
         self.last_input = self.last_input.max(state.last_input);
-        self.states.insert(event.scenario, state);
-        Ok(())
+        self.states.insert(scenario.clone(), state);
+        Ok(Some(scenario))
     }
 
     /// A scenario that was never heard of has the default state.
@@ -60,12 +72,21 @@ impl Book {
         self.running.iter().filter_map(|id| self.states.get_key_value(id))
     }
 
+    pub(crate) const fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// Scenarios that were ever heard of.
+    pub(crate) fn scenarios(&self) -> usize {
+        self.states.len()
+    }
+
     /// The sequence of the last event folded.
     pub(crate) const fn position(&self) -> u64 {
         self.position
     }
 
-    /// The latest input that any scenario's log tells of: all before it were handled, for they are read in order.
+    /// The latest input that any scenario's log tells of.
     pub(crate) const fn last_input(&self) -> u64 {
         self.last_input
     }

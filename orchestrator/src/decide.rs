@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use kadr_shared::{
-    domain::{Assignment, Command, EndReason, EventData, Fact, Phase, Refusal, Shutdown, State, Wait},
+    domain::{Assignment, Command, EndReason, EventData, Fact, Phase, Refusal, Run, Shutdown, State, Wait},
     id::{RunId, RunnerId},
     time::Timestamp,
 };
@@ -26,8 +26,10 @@ pub enum Signal {
     RunnerGone { fence: u64, error: String },
     /// The next step of a shutdown that waits for nobody.
     Proceed,
-    /// The moment of the next attempt has come.
-    RetryDue,
+    /// The pause that began with the event of this sequence is over.
+    RetryDue { since: u64 },
+    /// Nobody has claimed the start with this sequence, and nobody will: it is lost.
+    StartLost { start: u64 },
 }
 
 /// Clock and chance, as arguments.
@@ -41,8 +43,10 @@ pub struct Context {
 }
 
 /// The pause after the first failed attempt; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// An attempt that gave results for so long was a good one: its failure is the first of a new row.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// What happens on `input`; none: it changes nothing (it is late, or said already).
 ///
@@ -60,26 +64,32 @@ pub fn decide(state: &State, input: &Input, context: &Context) -> Option<EventDa
 pub enum Due {
     /// At once.
     Now(Signal),
-    /// At this moment.
-    At(Timestamp, Signal),
-    /// If the shutdown has not gone on by [`SHUTDOWN_PATIENCE`] after it was first seen in this state.
+    /// So long after the event that led to this state was stored; `at` is that moment by the server's clock.
+    After { pause: Duration, at: Timestamp, signal: Signal },
+    /// If the shutdown has not gone on by [`SHUTDOWN_PATIENCE`] after it came into this state, or is not done by
+    /// [`SHUTDOWN_LONGEST`] after it began.
     Silence(Assignment),
+    /// If the start with this sequence turns out to be lost.
+    Claim { start: u64 },
 }
 
-/// How long a runner may take for each half of a shutdown.
+/// How long a runner may be silent in each half of a shutdown.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long both halves may take together: a stop is done within 5 s, also if the leader changes meanwhile.
+pub const SHUTDOWN_LONGEST: Duration = Duration::from_millis(3500);
 
 pub fn due(state: &State) -> Option<Due> {
     match &state.phase {
-        Phase::InitStartup { wait: Wait::Retry { at } } => Some(Due::At(*at, Signal::RetryDue)),
+        Phase::InitStartup { wait: Wait::Retry { since, pause_ms, at } } => {
+            let (pause, signal) = (Duration::from_millis(*pause_ms), Signal::RetryDue { since: *since });
+            Some(Due::After { pause, at: *at, signal })
+        }
+        Phase::InitStartup { wait: Wait::Runner { start } } => Some(Due::Claim { start: *start }),
         Phase::InitShutdown { shutdown } | Phase::InShutdownProcessing { shutdown } => match &shutdown.assignment {
             None => Some(Due::Now(Signal::Proceed)),
             Some(assignment) => Some(Due::Silence(assignment.clone())),
         },
-        Phase::Inactive
-        | Phase::InitStartup { wait: Wait::Runner { .. } }
-        | Phase::InStartupProcessing { .. }
-        | Phase::Active { .. } => None,
+        Phase::Inactive | Phase::InStartupProcessing { .. } | Phase::Active { .. } => None,
     }
 }
 
@@ -193,16 +203,24 @@ fn on_signal(state: &State, signal: &Signal, context: &Context) -> Option<EventD
         (Signal::Proceed, Phase::InShutdownProcessing { shutdown }) if shutdown.assignment.is_none() => {
             Some(deactivated(run, shutdown, None))
         }
-        (Signal::RetryDue, Phase::InitStartup { wait: Wait::Retry { at } }) if context.now >= *at => {
+        (Signal::RetryDue { since }, Phase::InitStartup { wait: Wait::Retry { since: wanted, .. } })
+            if since == wanted =>
+        {
             let run = state.run.as_ref()?;
-            Some(EventData::StartRequested {
-                run: run.id,
-                attempt: run.attempt.saturating_add(1),
-                settings: run.settings.clone(),
-            })
+            Some(start_again(run, run.attempt.saturating_add(1)))
         }
-        (Signal::RunnerGone { .. } | Signal::Proceed | Signal::RetryDue, _) => None,
+        (Signal::StartLost { start }, Phase::InitStartup { wait: Wait::Runner { start: wanted } })
+            if start == wanted =>
+        {
+            let run = state.run.as_ref()?;
+            Some(start_again(run, run.attempt))
+        }
+        (Signal::RunnerGone { .. } | Signal::Proceed | Signal::RetryDue { .. } | Signal::StartLost { .. }, _) => None,
     }
+}
+
+fn start_again(run: &Run, attempt: u32) -> EventData {
+    EventData::StartRequested { run: run.id, attempt, settings: run.settings.clone() }
 }
 
 fn held(shutdown: &Shutdown, fence: u64) -> bool {
@@ -211,17 +229,24 @@ fn held(shutdown: &Shutdown, fence: u64) -> bool {
 
 /// An attempt failed: another one by the restart policy, or the end of the run.
 fn failure(state: &State, run: RunId, error: &str, retry: bool, context: &Context) -> EventData {
-    let failures = state.run.as_ref().map_or(1, |r| r.failures.saturating_add(1));
-    let again = state.run.as_ref().filter(|r| retry && r.settings.restart.allows_after(failures));
+    let failures = state.run.as_ref().map_or(1, |r| failures_in_a_row(r, context.now));
+    let again = state.run.as_ref().filter(|r| r.settings.restart.allows_after(failures, retry));
     match again {
         Some(r) => EventData::AttemptFailed {
             run,
             attempt: r.attempt,
             error: error.to_owned(),
-            retry_at: context.now.after(pause(failures, context.jitter)),
+            failures,
+            pause_ms: u64::try_from(pause(failures, context.jitter).as_millis()).unwrap_or(u64::MAX),
         },
         None => EventData::RunFailed { run, error: error.to_owned() },
     }
+}
+
+/// The failures in a row, this one included.
+fn failures_in_a_row(run: &Run, now: Timestamp) -> u32 {
+    let steady = run.active_since.is_some_and(|since| now.since(since) >= STEADY);
+    if steady { 1 } else { run.failures.saturating_add(1) }
 }
 
 /// The pause after the `failures`-th failed attempt: doubled each time, half of it by chance.

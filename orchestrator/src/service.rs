@@ -1,42 +1,39 @@
-//! The loop: reads the log always; while leading, reads the inbox in order and appends what is decided.
+//! The loop: reads the log always; while leading, takes the inbox in order and has decided what it holds.
 //!
-//! One task and no locks: an input is taken only when the state is as of the last append.
+//! One task and no locks. What waits for the server does so on the [`Desk`].
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use futures::future::BoxFuture;
 use kadr_shared::{
-    domain::{Cause, CommandEnvelope, EventData, FactEnvelope, State},
-    id::{RunId, ScenarioId},
+    domain::{Cause, CommandEnvelope, FactEnvelope},
+    id::ScenarioId,
     log,
     nats::Nats,
-    publish::Stored,
     streams::{self, StreamsError},
     subjects,
     tail::{Entry, Feed, Tail},
     telemetry::chain,
-    time::Timestamp,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     book::{Book, BookError},
-    decide::{Context, Due, Input, SHUTDOWN_PATIENCE, Signal, decide, due},
-    leadership::{Change, Leadership},
+    claims::Claims,
+    decide::{Input, Signal},
+    desk::{Desk, Ended, SPAN, Work},
+    leadership::Leadership,
     runners::Runners,
 };
 
-/// How often the leader looks at what time alone changes: its key, lost runners, retries, silent shutdowns.
+/// How often the leader looks at what time alone changes: lost runners, retries, silent shutdowns.
 const LOOK: Duration = Duration::from_millis(100);
 /// Messages read ahead of their handling.
 const READ_AHEAD: usize = 256;
-/// For a read or a purge that an append depends on.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the question where the log ends.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An orchestrator's settings.
 #[derive(Debug, Clone)]
@@ -52,31 +49,34 @@ pub enum OrchestratorError {
     Streams(#[from] StreamsError),
     #[error("can't go on without knowing the whole log")]
     Book(#[from] BookError),
+    #[error(
+        "the log was replaced: it ends at {end}, but was read up to {read}. If that was meant, start the orchestrator again; if not, restore NATS' data first"
+    )]
+    Replaced { end: u64, read: u64 },
 }
 
 /// Runs until `shutdown`. Several may run: one leads, the others follow the log.
 pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Result<(), OrchestratorError> {
     streams::ensure(&nats).await?;
-    let events = log::tail(&nats, 1).spawn(READ_AHEAD);
+    let beats = Tail::volatile(nats.jetstream.clone(), subjects::NODES_STREAM, subjects::NODES_ALL);
     let mut service = Service {
-        leadership: Leadership::new(&config.name),
-        beats: beats(&nats),
-        nats,
+        events: log::tail(&nats, 1).spawn(READ_AHEAD),
+        beats: beats.spawn(READ_AHEAD),
+        leadership: Leadership::compete(nats.clone(), &config.name),
+        desk: Desk::new(nats.clone()),
+        claims: Claims::new(nats.clone()),
         book: Book::default(),
         runners: Runners::new(Instant::now()),
-        events,
-        inbox: None,
-        silent_since: HashMap::new(),
-        shutdown,
+        role: Role::Following,
+        nats,
     };
-    let result = service.run().await;
-    service.leadership.release(&service.nats).await;
+    let result = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        error = service.serve() => Err(error),
+    };
+    service.leadership.release().await;
     service.nats.flush().await;
     result
-}
-
-fn beats(nats: &Nats) -> Feed {
-    Tail::volatile(nats.jetstream.clone(), subjects::NODES_STREAM, subjects::RUNNERS_ALL).spawn(READ_AHEAD)
 }
 
 struct Service {
@@ -84,292 +84,218 @@ struct Service {
     book: Book,
     runners: Runners,
     leadership: Leadership,
+    desk: Desk,
+    claims: Claims,
     events: Feed,
     beats: Feed,
-    /// Only while leading.
-    inbox: Option<Feed>,
-    /// Since when a shutdown has waited for its runner: by the event that began the wait.
-    silent_since: HashMap<ScenarioId, (u64, Instant)>,
-    shutdown: CancellationToken,
+    role: Role,
 }
 
-/// Whether an input is done with.
-#[derive(PartialEq, Eq)]
-enum Done {
-    Yes,
-    /// The log could not be written: whoever leads next takes it up again.
-    No,
+/// What this orchestrator is to the others.
+enum Role {
+    Following,
+    /// Asks where the log ends: decisions are made only from the whole of it.
+    Asking(BoxFuture<'static, Option<u64>>),
+    /// Reads up to there.
+    CatchingUp(u64),
+    Leading(Box<Inbox>),
+}
+
+struct Inbox {
+    feed: Feed,
+    /// Read, but the desk has no room for it yet.
+    held: Option<Entry>,
+}
+
+/// What happened next.
+enum Next {
+    Event(Entry),
+    Beat(Entry),
+    Input(Entry),
+    End(Option<u64>),
+    Ended(ScenarioId, Ended),
+    Acknowledged(u64),
+    Term,
+    Look,
 }
 
 impl Service {
-    async fn run(&mut self) -> Result<(), OrchestratorError> {
-        let shutdown = self.shutdown.clone();
+    /// For ever, or until it can't go on.
+    async fn serve(&mut self) -> OrchestratorError {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let inbox = async {
-                match &mut self.inbox {
-                    Some(feed) => feed.next().await,
-                    None => std::future::pending().await,
-                }
+            let next = tokio::select! {
+                entry = self.events.next() => Next::Event(entry),
+                entry = self.beats.next() => Next::Beat(entry),
+                next = self.role.next() => next,
+                (scenario, ended) = self.desk.ended() => Next::Ended(scenario, ended),
+                end = self.claims.looked() => Next::Acknowledged(end),
+                () = self.leadership.changed() => Next::Term,
+                _ = look.tick() => Next::Look,
             };
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                entry = self.events.next() => self.fold(&entry)?,
-                entry = self.beats.next() => self.runners.hear(&entry, Instant::now()),
-                entry = inbox => self.take_input(&entry).await?,
-                _ = look.tick() => {
-                    self.keep_leadership().await?;
-                    if self.inbox.is_some() {
-                        self.do_what_is_due().await?;
-                    }
+            if let Err(error) = self.handle(next) {
+                return error;
+            }
+        }
+    }
+
+    fn handle(&mut self, next: Next) -> Result<(), OrchestratorError> {
+        let now = Instant::now();
+        match next {
+            Next::Event(entry) => {
+                if let Some(scenario) = self.book.fold(&entry, now)? {
+                    self.desk.advance(&scenario, &self.book);
+                }
+                self.lead_once_caught_up();
+            }
+            Next::Beat(entry) => self.runners.hear(&entry, now),
+            Next::Input(entry) => self.take(entry),
+            Next::End(end) => self.note_end(end)?,
+            Next::Ended(scenario, ended) => {
+                match &ended {
+                    Ended::Stored { .. } => self.leadership.tell(None),
+                    Ended::Failed(failure) => self.leadership.tell(Some(failure.clone())),
+                    Ended::Replaced => return Err(self.replaced(0)),
+                    Ended::Behind { .. } | Ended::Void => {}
+                }
+                self.desk.note(&scenario, &ended, &self.book);
+            }
+            Next::Acknowledged(end) => {
+                for (scenario, signal) in self.claims.lost(end, &self.book, now) {
+                    self.signal(scenario, signal);
+                }
+            }
+            Next::Term => self.change_role(),
+            Next::Look => {
+                if matches!(self.role, Role::Leading(_)) {
+                    self.look(now);
                 }
             }
         }
-    }
-
-    fn fold(&mut self, entry: &Entry) -> Result<(), OrchestratorError> {
-        Ok(self.book.fold(entry)?)
-    }
-
-    /// Reads the log up to a sequence that is known to exist.
-    async fn catch_up(&mut self, seq: u64) -> Result<(), OrchestratorError> {
-        let shutdown = self.shutdown.clone();
-        while self.book.position() < seq {
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                entry = self.events.next() => self.fold(&entry)?,
-            }
-        }
+        self.take_held();
         Ok(())
     }
 
-    async fn keep_leadership(&mut self) -> Result<(), OrchestratorError> {
-        if !self.nats.is_connected() {
-            self.runners.deaf_until(Instant::now());
+    fn change_role(&mut self) {
+        // Whatever was under way is taken up again from the inbox, by whoever leads next.
+        self.desk.clear();
+        self.role = if self.leadership.term() == 0 { Role::Following } else { Role::Asking(self.ask_for_end()) };
+    }
+
+    fn ask_for_end(&self) -> BoxFuture<'static, Option<u64>> {
+        let jetstream = self.nats.jetstream.clone();
+        Box::pin(async move {
+            match timeout(PATIENCE, jetstream.get_stream(subjects::EVENTS)).await {
+                Ok(Ok(stream)) => return Some(stream.cached_info().state.last_sequence),
+                Ok(Err(error)) => warn!(error = chain(&error), "can't read the log's end, trying again"),
+                Err(_) => warn!("can't read the log's end in time, trying again"),
+            }
+            // Asked again at once, a server without the stream would be asked without a pause.
+            tokio::time::sleep(LOOK).await;
+            None
+        })
+    }
+
+    fn note_end(&mut self, end: Option<u64>) -> Result<(), OrchestratorError> {
+        match end {
+            Some(end) if end < self.book.position() => return Err(self.replaced(end)),
+            Some(end) => self.role = Role::CatchingUp(end),
+            None => self.role = Role::Asking(self.ask_for_end()),
         }
-        match self.leadership.keep(&self.nats).await {
-            Change::Taken => self.begin_to_lead().await?,
-            Change::Lost => self.inbox = None,
-            // The key was taken but the log could not be read then.
-            Change::None if self.leadership.is_held() && self.inbox.is_none() => self.begin_to_lead().await?,
-            Change::None => {}
-        }
+        self.lead_once_caught_up();
         Ok(())
     }
 
-    /// Decides only from the whole log: what stands in it now is read first.
-    async fn begin_to_lead(&mut self) -> Result<(), OrchestratorError> {
-        let last = match self.nats.jetstream.get_stream(subjects::EVENTS).await {
-            Ok(stream) => stream.cached_info().state.last_sequence,
-            Err(error) => {
-                warn!(error = chain(&error), "can't read the log's end");
-                return Ok(());
-            }
-        };
-        self.catch_up(last).await?;
-        let from = self.book.last_input() + 1;
-        info!(log = last, inbox = from, "deciding from here");
-        self.silent_since.clear();
-        // The bucket may be another one than before: leadership is always lost with it.
-        self.beats = beats(&self.nats);
-        self.runners.deaf_until(Instant::now());
+    const fn replaced(&self, end: u64) -> OrchestratorError {
+        OrchestratorError::Replaced { end, read: self.book.position() }
+    }
+
+    fn lead_once_caught_up(&mut self) {
+        let Role::CatchingUp(end) = self.role else { return };
+        if self.book.position() < end {
+            return;
+        }
+        // All inputs below it are done: the desk sees to that.
+        let from = (self.book.last_input() + 1).saturating_sub(SPAN).max(1);
+        info!(log = end, inbox = from, scenarios = self.book.scenarios(), "deciding from here");
         let inbox = Tail::new(self.nats.jetstream.clone(), subjects::INBOX, subjects::INBOX_ALL, from);
-        self.inbox = Some(inbox.spawn(READ_AHEAD));
-        Ok(())
+        self.role = Role::Leading(Box::new(Inbox { feed: inbox.spawn(READ_AHEAD), held: None }));
     }
 
-    /// Decides on a message of the inbox.
-    async fn take_input(&mut self, entry: &Entry) -> Result<(), OrchestratorError> {
-        let Some(Incoming { scenario, input, cause, actor }) = parse(entry) else { return Ok(()) };
-        if self.settle(&scenario, &input, cause, actor).await? == Done::No {
-            // In order or not at all: this input and those behind it are read again.
-            self.inbox = None;
-            self.leadership.drop_it();
-            return Ok(());
+    /// Puts a message of the inbox on the desk, or keeps it until there is room.
+    fn take(&mut self, entry: Entry) {
+        let Role::Leading(inbox) = &mut self.role else { return };
+        if !self.desk.has_room_for(entry.seq) {
+            inbox.held = Some(entry);
+            return;
         }
-        self.proceed(&scenario).await
+        if let Some((scenario, work)) = parse(&entry) {
+            self.desk.put(scenario, work, &self.book);
+        }
     }
 
-    /// Takes the steps of a shutdown that wait for nobody.
-    async fn proceed(&mut self, scenario: &ScenarioId) -> Result<(), OrchestratorError> {
-        while let Some(Due::Now(signal)) = due(&self.book.state(scenario)) {
-            if self.signal(scenario, signal).await? == Done::No {
-                break;
-            }
+    fn take_held(&mut self) {
+        if let Role::Leading(inbox) = &mut self.role
+            && let Some(entry) = inbox.held.take()
+        {
+            self.take(entry);
         }
-        Ok(())
     }
 
     /// Looks through the running scenarios for what time has brought.
-    async fn do_what_is_due(&mut self) -> Result<(), OrchestratorError> {
-        let now = Instant::now();
+    fn look(&mut self, now: Instant) {
         self.runners.tidy(now);
+        self.desk.wake(now, &self.book);
+        self.claims.worry(&self.book, now);
         let mut found = Vec::new();
-        let mut silent = HashMap::new();
-        for (scenario, state) in self.book.running() {
-            if let Some(held) = state.assignment()
-                && self.runners.is_gone(&held.runner, now)
-            {
-                let error = format!("runner {} is lost", held.runner);
-                found.push((scenario.clone(), Signal::RunnerGone { fence: held.fence, error }));
-                continue;
-            }
-            match due(state) {
-                Some(Due::Now(signal)) => found.push((scenario.clone(), signal)),
-                Some(Due::At(at, signal)) if Timestamp::now() >= at => found.push((scenario.clone(), signal)),
-                Some(Due::Silence(held)) => {
-                    let (_, since) = self
-                        .silent_since
-                        .get(scenario)
-                        .copied()
-                        .filter(|(seq, _)| *seq == waiting_since(state))
-                        .unwrap_or((waiting_since(state), now));
-                    if now.duration_since(since) >= SHUTDOWN_PATIENCE {
-                        let error = format!("runner {} did not answer the shutdown", held.runner);
-                        found.push((scenario.clone(), Signal::RunnerGone { fence: held.fence, error }));
-                    }
-                    silent.insert(scenario.clone(), (waiting_since(state), since));
+        for (scenario, state) in self.book.running().filter(|(scenario, _)| self.desk.is_free(scenario)) {
+            match state.assignment() {
+                Some(held) if self.runners.is_gone(&held.runner, now) => {
+                    let error = format!("runner {} is lost", held.runner);
+                    found.push((scenario.clone(), Signal::RunnerGone { fence: held.fence, error }));
                 }
-                Some(Due::At(..)) | None => {}
+                _ => found.extend(self.book.timers().ring(scenario, state, now).map(|s| (scenario.clone(), s))),
             }
         }
-        self.silent_since = silent;
         for (scenario, signal) in found {
-            self.signal(&scenario, signal).await?;
-            self.proceed(&scenario).await?;
-        }
-        Ok(())
-    }
-
-    async fn signal(&mut self, scenario: &ScenarioId, signal: Signal) -> Result<Done, OrchestratorError> {
-        let id = match &signal {
-            Signal::RunnerGone { .. } => "runner_gone",
-            Signal::Proceed => "proceed",
-            Signal::RetryDue => "retry_due",
-        };
-        let cause = Cause { input: None, id: id.to_owned() };
-        self.settle(scenario, &Input::Signal(signal), cause, "orchestrator".to_owned()).await
-    }
-
-    /// Decides and appends, again and again until the decision was made on the state that the log has.
-    async fn settle(
-        &mut self,
-        scenario: &ScenarioId,
-        input: &Input,
-        cause: Cause,
-        actor: String,
-    ) -> Result<Done, OrchestratorError> {
-        loop {
-            let state = self.book.state(scenario);
-            if cause.input.is_some_and(|seq| seq <= state.last_input) {
-                return Ok(Done::Yes);
-            }
-            let context = Context { now: Timestamp::now(), new_run: RunId::generate(), jitter: jitter() };
-            let decided = decide(&state, input, &context);
-            // An append is checked by the server; what has no append must not be done on a state that is out of date.
-            let unchecked =
-                matches!((&decided, input), (None, Input::Fact { .. }) | (Some(EventData::ScenarioDeleted {}), _));
-            if unchecked {
-                let Some(last) = self.last_of(scenario).await else { return Ok(Done::No) };
-                if last > state.seq {
-                    self.catch_up(last).await?;
-                    continue;
-                }
-            }
-            let Some(data) = decided else {
-                debug!(%scenario, ?input, state = state.phase.name(), "changes nothing");
-                return Ok(Done::Yes);
-            };
-            if matches!(data, EventData::ScenarioDeleted {}) && !self.purge(scenario).await {
-                return Ok(Done::No);
-            }
-            match log::append(&self.nats, scenario, state.seq, cause.clone(), actor.clone(), &data).await {
-                Ok(Stored::At(seq)) => {
-                    info!(%scenario, seq, event = data.kind(), cause = cause.id, "appended");
-                    self.catch_up(seq).await?;
-                    return Ok(Done::Yes);
-                }
-                Ok(Stored::Conflict | Stored::SubjectFull) => {
-                    let Some(last) = self.last_of(scenario).await else { return Ok(Done::No) };
-                    self.catch_up(last).await?;
-                }
-                Err(failure) => {
-                    error!(%scenario, error = chain(&failure), "can't write the log");
-                    return Ok(Done::No);
-                }
-            }
-            if self.shutdown.is_cancelled() {
-                return Ok(Done::No);
-            }
+            self.signal(scenario, signal);
         }
     }
 
-    /// The sequence of a scenario's last event, from the stream's leader; 0: it has none. None: it can't be read now.
-    async fn last_of(&self, scenario: &ScenarioId) -> Option<u64> {
-        let stream = self.nats.jetstream.get_stream_no_info(subjects::EVENTS).await.ok()?;
-        let filter = subjects::events_of(scenario);
-        let read = stream.get_last_raw_message_by_subject(&filter);
-        match tokio::time::timeout(REQUEST_TIMEOUT, read).await.ok()? {
-            Ok(message) => Some(message.sequence),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Some(0),
-            Err(_) => None,
-        }
-    }
-
-    /// Takes a scenario's detections away, before the log says that it is deleted: doing it twice is harmless.
-    async fn purge(&self, scenario: &ScenarioId) -> bool {
-        let purge = async {
-            let stream = self.nats.jetstream.get_stream(subjects::DETECTIONS).await?;
-            stream.purge().filter(subjects::detections(scenario)).await?;
-            Ok::<(), async_nats::Error>(())
-        };
-        match tokio::time::timeout(REQUEST_TIMEOUT, purge).await {
-            Ok(Ok(())) => true,
-            Ok(Err(failure)) => {
-                error!(%scenario, error = %failure, "can't purge the detections");
-                false
-            }
-            Err(_) => {
-                error!(%scenario, "can't purge the detections in time");
-                false
-            }
+    /// What is being decided on now makes the signal void, or it is found again.
+    fn signal(&mut self, scenario: ScenarioId, signal: Signal) {
+        if matches!(self.role, Role::Leading(_)) && self.desk.is_free(&scenario) {
+            self.desk.put(scenario, Work::found(signal), &self.book);
         }
     }
 }
 
-/// The event that a shutdown's present wait began with. Refused commands in between must not prolong it.
-fn waiting_since(state: &State) -> u64 {
-    // The two halves of a shutdown are told apart by their state; the fence tells runs apart.
-    let half = matches!(state.phase, kadr_shared::domain::Phase::InShutdownProcessing { .. });
-    state.assignment().map_or(0, |a| a.fence * 2 + u64::from(half))
-}
-
-struct Incoming {
-    scenario: ScenarioId,
-    input: Input,
-    cause: Cause,
-    actor: String,
+impl Role {
+    /// May be dropped at any await: nothing is lost.
+    async fn next(&mut self) -> Next {
+        match self {
+            Self::Asking(end) => Next::End(end.await),
+            Self::Leading(inbox) if inbox.held.is_none() => Next::Input(inbox.feed.next().await),
+            Self::Following | Self::CatchingUp(_) | Self::Leading(_) => std::future::pending().await,
+        }
+    }
 }
 
 /// A message of the inbox; none if it is not one of ours: somebody else's mistake must not stop the system.
-fn parse(entry: &Entry) -> Option<Incoming> {
+fn parse(entry: &Entry) -> Option<(ScenarioId, Work)> {
     let subject = entry.message.subject.as_str();
     let cause = |id: String| Cause { input: Some(entry.seq), id };
-    let scenario = subjects::scenario_in(subject);
     let payload = &entry.message.payload;
-    let parsed = match (scenario, subject.split('.').nth(3)) {
-        (Some(scenario), Some("cmd")) => serde_json::from_slice::<CommandEnvelope>(payload).map(|envelope| Incoming {
-            scenario,
-            input: Input::Command(envelope.command),
-            cause: cause(envelope.id.to_string()),
-            actor: envelope.actor,
+    let parsed = match (subjects::scenario_in(subject), subject.split('.').nth(3)) {
+        (Some(scenario), Some("cmd")) => serde_json::from_slice::<CommandEnvelope>(payload).map(|envelope| {
+            let (input, cause) = (Input::Command(envelope.command), cause(envelope.id.to_string()));
+            (scenario, Work { input, cause, actor: envelope.actor })
         }),
-        (Some(scenario), Some("run")) => serde_json::from_slice::<FactEnvelope>(payload).map(|envelope| Incoming {
-            scenario,
-            cause: cause(envelope.id),
-            actor: envelope.runner.to_string(),
-            input: Input::Fact { run: envelope.run, runner: envelope.runner, fact: envelope.fact },
+        (Some(scenario), Some("run")) => serde_json::from_slice::<FactEnvelope>(payload).map(|envelope| {
+            let (actor, cause) = (envelope.runner.to_string(), cause(envelope.id));
+            let input = Input::Fact { run: envelope.run, runner: envelope.runner, fact: envelope.fact };
+            (scenario, Work { input, cause, actor })
         }),
         _ => {
             warn!(subject, seq = entry.seq, "the inbox holds a message that is none of kadr's");
@@ -379,11 +305,4 @@ fn parse(entry: &Entry) -> Option<Incoming> {
     parsed
         .inspect_err(|error| warn!(subject, seq = entry.seq, %error, "the inbox holds a message that can't be read"))
         .ok()
-}
-
-/// Chance enough to spread retries: the low bits of a fresh UUID.
-fn jitter() -> f64 {
-    let text = RunId::generate().to_string();
-    let tail = text.get(text.len().saturating_sub(4)..).unwrap_or_default();
-    f64::from(u16::from_str_radix(tail, 16).unwrap_or(0)) / f64::from(u16::MAX)
 }

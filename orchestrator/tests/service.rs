@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::{consumer::pull, stream::DiscardPolicy};
+use futures::{StreamExt, TryStreamExt};
 use kadr_orchestrator::{Config, run};
 use kadr_shared::{
     domain::{Command, CommandEnvelope, EventData, Fact, Refusal},
@@ -11,9 +13,10 @@ use kadr_shared::{
     inbox, log,
     nats::Nats,
     nodes::{self, RunnerBeat},
-    streams::NODE_RENEWAL,
+    streams::{self, NODE_RENEWAL},
+    subjects,
     tail::Tail,
-    testkit::{PATIENCE, TestServer},
+    testkit::{PATIENCE, TestServer, eventually},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -198,4 +201,98 @@ async fn it_gives_its_leadership_up_when_it_is_stopped() {
     shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(10), task).await.expect("it ends").unwrap();
     assert_eq!(nodes::read_leader(&world.nats).await.unwrap().holder, None);
+}
+
+#[tokio::test]
+async fn a_start_that_was_taken_but_never_claimed_is_offered_again() {
+    let mut world = World::new().await;
+    let _orchestrator = world.orchestrator("o1").await;
+    world.command("k1", create()).await;
+    world.command("k2", Command::Start).await;
+    world.next().await;
+    let (first, _, EventData::StartRequested { run, .. }) = world.next().await else { panic!("a start") };
+    // A runner that takes it out of the queue and dies before it has claimed it.
+    let stream = world.nats.jetstream.get_stream(subjects::EVENTS).await.unwrap();
+    let config = pull::Config {
+        durable_name: Some(subjects::STARTS_CONSUMER.into()),
+        filter_subject: subjects::STARTS.into(),
+        ..Default::default()
+    };
+    let queue = stream.create_consumer(config).await.unwrap();
+    let mut starts = queue.stream().messages().await.unwrap();
+    starts.next().await.unwrap().unwrap().ack().await.unwrap();
+
+    let (second, cause, again) = world.next().await;
+    assert!(second > first && cause == "start_lost", "{cause}");
+    assert!(matches!(again, EventData::StartRequested { run: r, attempt: 1, .. } if r == run), "{again:?}");
+    // The claim of the first, should it still come, is void; that of the second counts.
+    world.fact(run, Fact::Claimed { start: first }).await;
+    world.fact(run, Fact::Claimed { start: second }).await;
+    assert_eq!(world.kinds(1).await, ["runner_assigned"]);
+}
+
+#[tokio::test]
+async fn a_log_that_takes_nothing_is_told_and_what_was_asked_is_done_later() {
+    let mut world = World::new().await;
+    let _orchestrator = world.orchestrator("o1").await;
+    world.command("k1", create()).await;
+    world.next().await;
+    let mut config = world.nats.jetstream.get_stream(subjects::EVENTS).await.unwrap().cached_info().config.clone();
+    config.discard = DiscardPolicy::New;
+    config.max_messages = 1;
+    world.nats.jetstream.update_stream(&config).await.unwrap();
+    world.command("k2", Command::Start).await;
+    world.command("k3", Command::Stop).await;
+    eventually("the leader tells of it", || async {
+        nodes::read_leader(&world.nats).await?.holder?.trouble.filter(|text| text.contains("maximum messages"))
+    })
+    .await;
+    config.max_messages = -1;
+    world.nats.jetstream.update_stream(&config).await.unwrap();
+    assert_eq!(
+        world.kinds(4).await,
+        ["start_requested", "stop_requested", "shutdown_acknowledged", "deactivated"],
+        "in order, each once"
+    );
+    eventually("all is well again", || async {
+        nodes::read_leader(&world.nats).await?.holder?.trouble.is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deleting_takes_the_detections_and_leaves_the_log_which_goes_on() {
+    let mut world = World::new().await;
+    let _orchestrator = world.orchestrator("o1").await;
+    world.command("k1", create()).await;
+    world.next().await;
+    for subject in ["kadr.det.gate", "kadr.det.yard"] {
+        world.nats.jetstream.publish(subject, "x".into()).await.unwrap().await.unwrap();
+    }
+    world.command("k2", Command::Delete).await;
+    world.command("k3", create()).await;
+    assert_eq!(world.kinds(1).await, ["scenario_deleted"]);
+    let (_, _, again) = world.next().await;
+    assert!(matches!(again, EventData::ScenarioCreated { generation: 2, .. }), "{again:?}");
+    let detections = world.nats.jetstream.get_stream(subjects::DETECTIONS).await.unwrap();
+    let left: Vec<(String, usize)> = detections.info_with_subjects(">").await.unwrap().try_collect().await.unwrap();
+    assert_eq!(left, [("kadr.det.yard".to_owned(), 1)], "only its own are gone");
+    let log = world.nats.jetstream.get_stream(subjects::EVENTS).await.unwrap();
+    assert_eq!(log.cached_info().state.messages, 3, "nothing is taken out of the log");
+}
+
+#[tokio::test]
+async fn a_log_that_was_replaced_is_not_written_to() {
+    let mut world = World::new().await;
+    let nats = Nats::connect(world.server.url(), "o1").await.unwrap();
+    let shutdown = CancellationToken::new();
+    let orchestrator = tokio::spawn(run(Config { name: "o1".into() }, nats, shutdown));
+    world.command("k1", create()).await;
+    world.next().await;
+    world.nats.jetstream.delete_stream(subjects::EVENTS).await.unwrap();
+    streams::ensure(&world.nats).await.unwrap();
+    world.command("k2", Command::Start).await;
+    let error = tokio::time::timeout(PATIENCE, orchestrator).await.expect("it ends").unwrap().unwrap_err();
+    assert!(error.to_string().contains("replaced"), "{error}");
+    assert_eq!(world.nats.jetstream.get_stream(subjects::EVENTS).await.unwrap().cached_info().state.messages, 0);
 }

@@ -3,54 +3,63 @@
 //! The log is what it obeys: it runs when the log names it, and lets go when the log says so. What it reports back are
 //! facts; nothing here decides.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    future::Future,
+    path::PathBuf,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use async_nats::jetstream::{self, AckKind};
 use kadr_shared::{
     domain::{Event, EventData, Fact},
-    id::{RunId, ScenarioId},
     log,
     nats::Nats,
-    settings::Settings,
-    tail::{Feed, Tail},
+    tail::Entry,
     telemetry::chain,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval_at, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    board::Board,
+    board::{Board, Meter},
     facts::Reporter,
+    follow::{Follow, Follower},
+    lease::Lease,
     pipeline::{self, Job, Limits, Outcome, Report, Stops},
+    starts::{self, Offer, Start},
+    workers::Workers,
 };
 
 /// Reports that wait to become facts.
 const REPORTS: usize = 16;
-/// Events of one scenario read ahead.
-const READ_AHEAD: usize = 16;
+/// A pipeline that is given up may take this long for what it is at.
+const LET_GO: Duration = Duration::from_secs(2);
+/// A runner that stops waits this long for the answer to a claim.
+const VERDICT: Duration = Duration::from_secs(2);
 
 /// What attempts share.
 pub(crate) struct Shared {
-    /// For the log, facts and results' storage.
+    /// For the log, facts and signs of life.
     pub(crate) control: Nats,
-    /// For frames and raw results, so that they never keep control waiting.
+    /// For frames and results, so that they never keep control waiting.
     pub(crate) frames: Nats,
     pub(crate) board: Arc<Board>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) log: Arc<Follower>,
+    pub(crate) workers: Arc<Workers>,
     pub(crate) recordings: PathBuf,
     pub(crate) limits: Limits,
     /// The runner is to stop, or its lease is lost.
     pub(crate) stop: CancellationToken,
-    /// The lease is lost: what it would report is void.
-    pub(crate) lease: CancellationToken,
-}
-
-/// A start of the log that this runner has taken on itself to try.
-pub(crate) struct Start {
-    pub(crate) scenario: ScenarioId,
-    pub(crate) seq: u64,
-    pub(crate) run: RunId,
-    pub(crate) settings: Settings,
 }
 
 /// What an event means for the attempt.
@@ -64,87 +73,138 @@ enum Meaning {
     Nothing,
 }
 
-/// Runs the attempt to its end. `message` is the start as the shared consumer gave it; it is acknowledged when the
-/// claim is stored, or when there is nothing to claim.
-pub(crate) async fn run(shared: &Shared, start: Start, message: jetstream::Message) {
-    let seq = start.seq;
-    // Offered again because its acknowledgement is late or was lost: the first attempt will see to it.
-    if shared.board.begin(seq) {
-        attempt(shared, start, message).await;
-        shared.board.end(seq);
+/// Why an assignment ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Shutdown,
+    Over,
+    /// The runner can't keep it.
+    Leave,
+}
+
+/// Runs the attempt to its end. The start is settled when the claim is stored, or when there is nothing to claim.
+pub(crate) async fn run(shared: &Shared, offer: Offer) {
+    let seq = offer.start.seq;
+    match shared.board.begin(seq) {
+        Ok(()) => {
+            attempt(shared, offer).await;
+            shared.board.end(seq);
+        }
+        // Offered again because its answer was lost.
+        Err(true) => offer.settle().await,
+        // Because it is late: the attempt that is at it will see to it.
+        Err(false) => {}
     }
 }
 
-async fn attempt(shared: &Shared, start: Start, message: jetstream::Message) {
+async fn attempt(shared: &Shared, offer: Offer) {
+    let start = &offer.start;
     let reporter = Reporter {
         nats: shared.control.clone(),
         scenario: start.scenario.clone(),
         run: start.run,
         runner: shared.board.runner().clone(),
+        lease: shared.lease.clone(),
+        meter: None,
     };
-    let mut follow = log::tail_of(&shared.control, &start.scenario, start.seq + 1);
-    let superseded = tokio::select! {
-        () = shared.stop.cancelled() => return,
-        superseded = is_superseded(shared, &start, &mut follow) => superseded,
+    let mut follow = shared.log.follow(&start.scenario, start.seq);
+    let sent = AtomicBool::new(false);
+    let claimed = tokio::select! {
+        () = shared.stop.cancelled() => None,
+        claimed = claim(shared, &offer, &reporter, &mut follow, &sent) => Some(claimed),
     };
-    if !superseded {
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = reporter.report(Fact::Claimed { start: start.seq }) => {}
+    match claimed {
+        Some(true) => shared.board.claimed(start.seq),
+        Some(false) => return offer.settle().await,
+        None => {
+            offer.hand_back().await;
+            if !sent.load(Ordering::Relaxed) {
+                return;
+            }
         }
     }
-    if let Err(error) = message.ack_with(AckKind::Ack).await {
-        warn!(scenario = %start.scenario, %error, "can't acknowledge a start: another runner may be offered it");
+    if claimed == Some(true) {
+        offer.settle().await;
     }
-    if superseded {
-        return;
-    }
-    // The claim is answered by an event behind the start: read from there, the part seen above included.
-    let follow = log::tail_of(&shared.control, &start.scenario, start.seq + 1).spawn(READ_AHEAD);
-    let mut attempt = Attempt { shared, start, reporter, follow };
+    let mut attempt = Attempt { shared, start: offer.start, reporter, follow };
     attempt.wait_and_run().await;
 }
 
-/// Whether the log already tells of something that makes this start void. Reads what is there, waits for nothing.
-async fn is_superseded(shared: &Shared, start: &Start, follow: &mut Tail) -> bool {
-    let stream = match shared.control.jetstream.get_stream(kadr_shared::subjects::EVENTS).await {
-        Ok(stream) => stream,
-        // Unknown: the claim itself is refused if it is void.
-        Err(_) => return false,
-    };
-    let filter = kadr_shared::subjects::events_of(&start.scenario);
-    let last = stream.get_last_raw_message_by_subject(&filter).await.map_or(0, |m| m.sequence);
-    let mut seen = start.seq;
-    while seen < last {
+/// Claims a start and says all the time that it is being tried; false: it is void.
+async fn claim(shared: &Shared, offer: &Offer, reporter: &Reporter, follow: &mut Follow, sent: &AtomicBool) -> bool {
+    let mut work = pin!(async {
+        if is_superseded(shared, follow).await {
+            return false;
+        }
+        sent.store(true, Ordering::Relaxed);
+        reporter.report(Fact::Claimed { start: offer.start.seq }).await;
+        true
+    });
+    let mut signs = interval_at(tokio::time::Instant::now() + starts::PROGRESS, starts::PROGRESS);
+    signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            claimed = &mut work => return claimed,
+            _ = signs.tick() => offer.keep().await,
+        }
+    }
+}
+
+/// Whether the log already tells of something that makes the start void. Waits for nothing that is not there.
+async fn is_superseded(shared: &Shared, follow: &mut Follow) -> bool {
+    let Some(newest) = follow.join().await else { return false };
+    // One look suffices: after a start there is nothing but refusals until somebody has it or it is over.
+    if newest.kind != REFUSED {
+        return true;
+    }
+    loop {
         let entry = follow.next().await;
-        seen = entry.seq;
         if let Some((event, data)) = parse(&entry)
-            && matches!(meaning(shared, &event, &data), Meaning::Shutdown | Meaning::Over | Meaning::Mine(_))
+            && !matches!(meaning(shared, &event, &data), Meaning::Nothing)
         {
             return true;
         }
+        if entry.seq >= newest.seq {
+            return false;
+        }
     }
-    false
 }
+
+/// The type of the only events that leave a start as it is.
+const REFUSED: &str = "command_refused";
 
 struct Attempt<'a> {
     shared: &'a Shared,
     start: Start,
     reporter: Reporter,
-    follow: Feed,
+    follow: Follow,
 }
 
 impl Attempt<'_> {
     async fn wait_and_run(&mut self) {
         let stop = self.shared.stop.clone();
+        let (scenario, run) = (self.start.scenario.clone(), self.start.run);
         let fence = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return self.decline().await,
             fence = self.assignment() => fence,
         };
         if let Some(fence) = fence {
-            info!(scenario = %self.start.scenario, run = %self.start.run, fence, "running");
+            info!(%scenario, %run, fence, "running");
             self.run(fence).await;
-            info!(scenario = %self.start.scenario, run = %self.start.run, fence, "let go");
+            info!(%scenario, %run, fence, "let go");
+        }
+    }
+
+    /// The runner stops, and its claim is not answered: should it still be given the scenario, it hands it on.
+    async fn decline(&mut self) {
+        let verdict = if self.shared.lease.holds() {
+            timeout(VERDICT, self.assignment()).await.ok().flatten()
+        } else {
+            // Whoever decides may be as cut off as this runner: it is waited for as long as for other goodbyes.
+            self.assignment().await
+        };
+        if let Some(fence) = verdict {
+            self.reporter.report_left(fence).await;
         }
     }
 
@@ -168,95 +228,141 @@ impl Attempt<'_> {
     }
 
     async fn run(&mut self, fence: u64) {
-        let meter = self.shared.board.open(&self.start.scenario, self.start.run, fence);
-        let video =
-            self.start.settings.outputs.video.then(|| {
-                self.shared.recordings.join(self.start.scenario.as_str()).join(format!("{}.mp4", self.start.run))
-            });
-        let job = Job {
-            scenario: self.start.scenario.clone(),
-            run: self.start.run,
-            fence,
-            settings: self.start.settings.clone(),
-            video,
-            limits: self.shared.limits,
-        };
-        let stops = Stops::default();
+        let shared = self.shared;
+        let meter = shared.board.open(&self.start.scenario, self.start.run, fence);
+        let reporter = Reporter { meter: Some(meter.clone()), ..self.reporter.clone() };
+        let stops = Stops::new(shared.lease.clone());
         let (sender, reports) = mpsc::channel(REPORTS);
-        let nats = self.shared.frames.clone();
         // In a task of its own: reporting a fact may wait for the server while frames go on.
-        let mut pipeline = tokio::spawn(pipeline::run(job, nats, meter.clone(), sender, stops.clone()));
-        let mut telling = tokio::spawn(tell(self.reporter.clone(), fence, reports));
+        let job = self.job(fence);
+        let mut pipeline =
+            tokio::spawn(pipeline::run(job, shared.frames.clone(), meter.clone(), sender, stops.clone()));
+        let telling = tokio::spawn(tell(reporter.clone(), fence, reports));
 
+        let (end, ended) = self.until_the_end(fence, &reporter, &mut pipeline, telling).await;
+        if end == End::Shutdown { &stops.close } else { &stops.abandon }.cancel();
+        self.goodbye(end, fence, &reporter, &meter, (!ended).then_some(pipeline)).await;
+        shared.board.close(&meter);
+    }
+
+    fn job(&self, fence: u64) -> Job {
+        let Start { scenario, run, settings, .. } = &self.start;
+        let folder = self.shared.recordings.join(scenario.as_str());
+        Job {
+            scenario: scenario.clone(),
+            run: *run,
+            fence,
+            settings: settings.clone(),
+            video: settings.outputs.video.then(|| folder.join(format!("{run}.mp4"))),
+            limits: self.shared.limits,
+            workers: self.shared.workers.clone(),
+        }
+    }
+
+    /// Runs until the log or the runner ends the assignment; whether the pipeline has ended by then.
+    async fn until_the_end(
+        &mut self,
+        fence: u64,
+        reporter: &Reporter,
+        pipeline: &mut JoinHandle<Outcome>,
+        telling: JoinHandle<()>,
+    ) -> (End, bool) {
+        let stop = self.shared.stop.clone();
+        let mut telling = Aborted(Some(telling));
+        // Telling how the pipeline ended may wait for the server: the log is listened to meanwhile.
+        let mut report: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
         let mut ended = false;
-        let mut shutdown = false;
-        let mut over = false;
-        while !(shutdown || over || self.shared.stop.is_cancelled()) {
+        loop {
+            let reporting = async {
+                match &mut report {
+                    Some(report) => report.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = self.shared.stop.cancelled() => {}
-                outcome = &mut pipeline, if !ended => {
+                () = stop.cancelled() => return (End::Leave, ended),
+                outcome = &mut *pipeline, if !ended => {
                     ended = true;
                     let outcome = outcome.unwrap_or_else(|error| {
                         Outcome::Failed { error: format!("the pipeline broke: {error}"), retry: true }
                     });
-                    over = matches!(outcome, Outcome::Fenced);
-                    self.report_end(fence, &outcome, &mut telling).await;
+                    let fact = match outcome {
+                        Outcome::Ended { frames, of, error } => Fact::Ended { fence, frames, of, error },
+                        Outcome::Failed { error, retry } => Fact::Failed { fence, error, retry },
+                        Outcome::Fenced => return (End::Over, ended),
+                        // The lease: the runner is about to say so.
+                        Outcome::Cancelled => continue,
+                    };
+                    let (reporter, told) = (reporter.clone(), telling.0.take());
+                    report = Some(Box::pin(async move {
+                        let mut told = Aborted(told);
+                        // What the pipeline told before its end comes first.
+                        if let Some(told) = &mut told.0
+                            && let Err(error) = told.await
+                        {
+                            warn!(%error, "reporting broke");
+                        }
+                        reporter.report(fact).await;
+                    }));
                 }
+                () = reporting => report = None,
                 meaning = self.next_meaning() => match meaning {
-                    Meaning::Shutdown => shutdown = true,
-                    Meaning::Over => over = true,
+                    Meaning::Shutdown => return (End::Shutdown, ended),
+                    Meaning::Over => return (End::Over, ended),
                     // Its own assignment, read again.
                     Meaning::Mine(_) | Meaning::Nothing => {}
                 }
             }
         }
-        if shutdown {
-            stops.close.cancel();
-        } else {
-            stops.abandon.cancel();
-        }
-        let goodbye = async {
-            if shutdown {
-                self.reporter.report(Fact::Stopping { fence }).await;
-            }
-            if !ended && let Err(error) = pipeline.await {
-                warn!(scenario = %self.start.scenario, %error, "the pipeline broke");
-            }
-            telling.abort();
-            if shutdown {
-                self.reporter.report(Fact::Released { fence, frames: meter.frames() }).await;
-            } else if !over {
-                // The runner stops: the scenario goes to another one at once, not after a silence.
-                self.reporter.report(Fact::Left { fence }).await;
-            }
-        };
-        // Without its lease the runner has nothing more to say; its silence is an answer, too.
-        tokio::select! {
-            () = self.shared.lease.cancelled() => {}
-            () = goodbye => {}
-        }
-        self.shared.board.close(&meter);
     }
 
-    /// Tells how the pipeline ended. The log then says what follows from it.
-    async fn report_end(&self, fence: u64, outcome: &Outcome, telling: &mut JoinHandle<()>) {
-        let fact = match outcome {
-            Outcome::Ended { frames, of, error } => {
-                Fact::Ended { fence, frames: *frames, of: *of, error: error.clone() }
-            }
-            Outcome::Failed { error, retry } => Fact::Failed { fence, error: error.clone(), retry: *retry },
-            Outcome::Cancelled | Outcome::Fenced => return,
-        };
-        let report = async {
-            // What the pipeline told before its end comes first.
-            if let Err(error) = telling.await {
-                warn!(scenario = %self.start.scenario, %error, "reporting broke");
-            }
-            self.reporter.report(fact).await;
-        };
-        tokio::select! {
-            () = self.shared.stop.cancelled() => {}
-            () = report => {}
+    /// Lets go, and says so.
+    async fn goodbye(
+        &mut self,
+        end: End,
+        fence: u64,
+        reporter: &Reporter,
+        meter: &Meter,
+        pipeline: Option<JoinHandle<Outcome>>,
+    ) {
+        let scenario = &self.start.scenario;
+        if end == End::Shutdown {
+            let shutdown = async {
+                // At once, whatever the pipeline is at.
+                reporter.report(Fact::Stopping { fence }).await;
+                if let Some(pipeline) = pipeline
+                    && let Err(error) = pipeline.await
+                {
+                    warn!(%scenario, %error, "the pipeline broke");
+                }
+                reporter.report(Fact::Released { fence, frames: meter.frames() }).await;
+            };
+            // Without its lease the runner has nothing more to say; its silence is an answer, too.
+            return tokio::select! {
+                () = self.shared.lease.lost() => {}
+                () = shutdown => {}
+            };
+        }
+        if let Some(mut pipeline) = pipeline
+            && timeout(LET_GO, &mut pipeline).await.is_err()
+        {
+            warn!(%scenario, "the pipeline does not end: it is dropped");
+            pipeline.abort();
+        }
+        if end == End::Leave {
+            // The scenario goes to another runner at once, not after a silence, and nobody failed.
+            reporter.report_left(fence).await;
+        }
+    }
+}
+
+/// A task that ends with its owner.
+struct Aborted(Option<JoinHandle<()>>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
         }
     }
 }
@@ -279,7 +385,7 @@ async fn tell(reporter: Reporter, fence: u64, mut reports: mpsc::Receiver<Report
     }
 }
 
-fn parse(entry: &kadr_shared::tail::Entry) -> Option<(Event, EventData)> {
+fn parse(entry: &Entry) -> Option<(Event, EventData)> {
     let parsed = log::read(entry).map_err(|e| chain(&e)).and_then(|event| match event.parse() {
         Ok(data) => Ok((event, data)),
         Err(e) => Err(chain(&e)),
@@ -291,6 +397,7 @@ fn meaning(shared: &Shared, event: &Event, data: &EventData) -> Meaning {
     match data {
         EventData::RunnerAssigned { runner, .. } if runner == shared.board.runner() => Meaning::Mine(event.seq),
         EventData::RunnerAssigned { .. }
+        // Also the same attempt's, offered again: whoever is not assigned yet claims that one.
         | EventData::StartRequested { .. }
         | EventData::AttemptFailed { .. }
         | EventData::RunnerLeft { .. }

@@ -4,11 +4,15 @@
 //! the leader may have given its scenarios to somebody else.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use kadr_shared::{
     id::{RunId, RunnerId, ScenarioId},
     nats::Nats,
@@ -24,19 +28,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::lease::Lease;
+
 /// Rates are taken over this span.
 const RATE_SPAN: Duration = Duration::from_secs(5);
-/// One renewal may take this long; the next is due then anyway.
-const RENEWAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// One renewal may take this long: a later answer would be worth nothing.
+const RENEWAL_TIMEOUT: Duration = NODE_TTL;
+/// Renewals under way.
+const RENEWALS: usize = 4;
 
 /// The scenarios in this runner.
 pub(crate) struct Board {
     runner: RunnerId,
     capacity: usize,
     slots: Arc<Semaphore>,
-    /// Starts that are being tried: one that is offered again meanwhile is not tried twice.
-    starts: Mutex<HashSet<u64>>,
+    /// Starts that are being tried or run, and whether they are claimed: one that is offered again is not tried twice.
+    starts: Mutex<HashMap<u64, bool>>,
     meters: Mutex<HashMap<ScenarioId, Arc<Meter>>>,
+    /// It takes no more scenarios.
+    closed: AtomicBool,
 }
 
 /// How one scenario fares. Written by its pipeline, read by the beat.
@@ -55,6 +65,15 @@ struct Reading {
     last_frame_at: Option<Timestamp>,
     /// When results were stored, lately.
     stored: VecDeque<Instant>,
+    trouble: BTreeMap<Trouble, String>,
+}
+
+/// What may keep a scenario from getting on; the first one is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    Storing,
+    Reporting,
+    Queueing,
 }
 
 /// A panic while a number was written leaves a number: nothing to be afraid of.
@@ -65,24 +84,57 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Board {
     pub(crate) fn new(runner: RunnerId, capacity: usize) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(capacity));
-        Arc::new(Self { runner, capacity, slots, starts: Mutex::default(), meters: Mutex::default() })
+        Arc::new(Self {
+            runner,
+            capacity,
+            slots,
+            starts: Mutex::default(),
+            meters: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
     }
 
     pub(crate) const fn runner(&self) -> &RunnerId {
         &self.runner
     }
 
+    pub(crate) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub(crate) const fn slots(&self) -> &Arc<Semaphore> {
         &self.slots
     }
 
-    /// Takes note that a start is being tried; false: it is already.
-    pub(crate) fn begin(&self, start: u64) -> bool {
-        lock(&self.starts).insert(start)
+    /// Takes note that a start is being tried. If it is already: whether it is claimed.
+    pub(crate) fn begin(&self, start: u64) -> Result<(), bool> {
+        let mut starts = lock(&self.starts);
+        if let Some(&claimed) = starts.get(&start) {
+            return Err(claimed);
+        }
+        starts.insert(start, false);
+        Ok(())
+    }
+
+    /// The claim of a start is stored.
+    pub(crate) fn claimed(&self, start: u64) {
+        if let Some(claimed) = lock(&self.starts).get_mut(&start) {
+            *claimed = true;
+        }
     }
 
     pub(crate) fn end(&self, start: u64) {
         lock(&self.starts).remove(&start);
+    }
+
+    /// Starts that are being tried or run.
+    pub(crate) fn busy(&self) -> usize {
+        lock(&self.starts).len()
+    }
+
+    /// Takes no more scenarios: the others are to know that no slot is free here.
+    pub(crate) fn retire(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Opens a meter; it is shown until it is dropped by [`Board::close`].
@@ -104,31 +156,45 @@ impl Board {
         let now = Instant::now();
         let scenarios: Vec<_> = lock(&self.meters).values().map(|meter| meter.progress(now)).collect();
         // The slot of the start that is being asked for is free.
-        let free = self.capacity.saturating_sub(lock(&self.starts).len());
+        let closed = self.closed.load(Ordering::Relaxed);
+        let free = if closed { 0 } else { self.capacity.saturating_sub(self.busy()) };
         RunnerBeat { runner: self.runner.clone(), capacity: self.capacity, free, scenarios }
     }
 
-    /// Renews the lease until `shutdown`; cancels `lease` when it could not be renewed in time.
-    pub(crate) async fn beat_until(&self, nats: &Nats, shutdown: &CancellationToken, lease: &CancellationToken) {
-        let mut renewal = interval(NODE_RENEWAL);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut renewed = Instant::now();
+    /// Takes the runner's key for the first time. Waits for the server if it has to.
+    pub(crate) async fn appear(&self, nats: &Nats) -> Arc<Lease> {
+        let mut tries = interval(NODE_RENEWAL);
+        tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let beat = async {
-                renewal.tick().await;
-                let tried = Instant::now();
-                self.renew(nats).await.then_some(tried)
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                at = beat => renewed = at.unwrap_or(renewed),
-                () = tokio::time::sleep_until((renewed + NODE_TTL).into()) => {
-                    warn!("could not renew the runner's key for {} s: stopping its scenarios", NODE_TTL.as_secs());
-                    lease.cancel();
-                    return;
-                }
+            tries.tick().await;
+            let asked = Instant::now();
+            if self.renew(nats).await {
+                return Arc::new(Lease::new(asked));
             }
         }
+    }
+
+    /// Renews the lease until `quiet`, or until it could not be renewed in time.
+    pub(crate) async fn beat_until(&self, nats: &Nats, quiet: &CancellationToken, lease: &Lease) {
+        let mut due = interval(NODE_RENEWAL);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A slow answer does not hold up the next renewal, and still counts from when it was asked for.
+        let mut renewals = FuturesUnordered::new();
+        // Asked first: a process that was frozen must not renew what it has lost.
+        while lease.holds() {
+            tokio::select! {
+                () = quiet.cancelled() => return,
+                _ = due.tick(), if renewals.len() < RENEWALS => {
+                    if lease.holds() {
+                        let asked = Instant::now();
+                        renewals.push(async move { self.renew(nats).await.then_some(asked) });
+                    }
+                }
+                Some(Some(asked)) = renewals.next() => lease.renewed(asked),
+                () = tokio::time::sleep_until(lease.end().into()) => {}
+            }
+        }
+        warn!(runner = %self.runner, "could not renew the runner's key for {} s: stopping its scenarios", NODE_TTL.as_secs());
     }
 
     async fn renew(&self, nats: &Nats) -> bool {
@@ -166,6 +232,15 @@ impl Meter {
         forget_old(&mut reading.stored, now);
     }
 
+    /// What keeps it from getting on now, in words; none: that is over.
+    pub(crate) fn trouble(&self, kind: Trouble, text: Option<String>) {
+        let mut reading = lock(&self.inner);
+        match text {
+            Some(text) => reading.trouble.insert(kind, text),
+            None => reading.trouble.remove(&kind),
+        };
+    }
+
     /// Results of the run that are stored.
     pub(crate) fn frames(&self) -> u64 {
         lock(&self.inner).frames
@@ -185,6 +260,7 @@ impl Meter {
             source_fps: reading.source_fps,
             analysed_fps: rate(&reading.stored, now),
             last_frame_at: reading.last_frame_at,
+            trouble: reading.trouble.values().next().cloned(),
         }
     }
 }

@@ -9,20 +9,27 @@
 //! | `pipeline` | sending with credit, collecting, ordering, storing |
 //! | [`overlay`], [`record`] | results drawn on the full frame, written as MP4 |
 //!
-//! And around it: `service` competes for starts, `attempt` obeys the log, `facts` reports, `board` shows signs of life.
+//! And around it: `service` competes for starts (`starts`, evened out by `peers`), `attempt` obeys the log (`follow`),
+//! `facts` reports, `board` shows signs of life as long as the `lease` holds, `workers` listens for inference.
 //!
 //! No model is ever loaded here, and nothing is decided: a runner claims, reports and lets go.
 
 mod attempt;
 mod board;
 mod facts;
+mod follow;
+mod lease;
 pub mod overlay;
+mod patience;
+mod peers;
 pub mod picture;
 mod pipeline;
 pub mod record;
 pub mod scale;
 mod service;
 pub mod source;
+mod starts;
+mod workers;
 
 pub use pipeline::Limits;
 pub use service::{Config, RunnerError, run};

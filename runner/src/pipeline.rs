@@ -1,22 +1,24 @@
 //! From a source's frames to stored results: sending with credit, collecting, ordering, storing, drawing.
 //!
 //! At most `inflight` frames are without a result; then the file waits. Results come in any order and are stored in the
-//! frames' order. A frame whose result does not come in time is sent again under its number.
+//! frames' order. A frame whose result does not come in time is looked for, and sent again under its number if it is lost.
 
+mod pace;
+mod queue;
 mod reader;
 mod sink;
 mod store;
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 use kadr_shared::{
     domain::InterruptionKind,
     id::{RunId, ScenarioId},
@@ -25,25 +27,35 @@ use kadr_shared::{
         frame::FrameHeader,
     },
     nats::Nats,
-    publish::{Stored, publish},
     settings::Settings,
-    subjects::{self, FrameClass},
+    subjects,
     telemetry::chain,
     time::Timestamp,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::{
+    pace::Pace,
+    queue::{Put, Queue},
     reader::{Message, Read, Reader},
     sink::Sink,
     store::{Replay, Store, StoreError},
 };
-use crate::{board::Meter, source::Frame};
+use crate::{
+    board::{Meter, Trouble},
+    lease::Lease,
+    source::Frame,
+    workers::Workers,
+};
 
-/// So many time-outs without any result, and nobody is taken to analyse.
+/// Without any result, and without a sign of life of a worker, for this long, and nobody is taken to analyse.
+const SILENCE: Duration = Duration::from_secs(2);
+/// So many time-outs without any result, and nobody is taken to analyse, whatever workers say of themselves.
 const SILENCES: u32 = 2;
+/// How often it is looked whether somebody analyses.
+const LOOK: Duration = Duration::from_millis(500);
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
 
@@ -56,6 +68,7 @@ pub(crate) struct Job {
     /// Where the annotated video goes, if one is wanted.
     pub(crate) video: Option<PathBuf>,
     pub(crate) limits: Limits,
+    pub(crate) workers: Arc<Workers>,
 }
 
 /// How much may be under way, and for how long.
@@ -63,7 +76,8 @@ pub(crate) struct Job {
 pub struct Limits {
     /// Frames of a scenario without a result.
     pub inflight: usize,
-    /// After this time without a result a frame is sent again.
+    /// After this time without a result a frame is sent again, although it seems to be queued. One that is lost is sent
+    /// again much sooner.
     pub frame_timeout: Duration,
 }
 
@@ -74,20 +88,43 @@ impl Default for Limits {
     }
 }
 
-/// The two ways to end a pipeline early. Both take effect between two steps, so that what is under way is done.
-#[derive(Debug, Clone, Default)]
+/// The ways to end a pipeline early.
+#[derive(Debug, Clone)]
 pub(crate) struct Stops {
     /// The run ends: close the video.
     pub(crate) close: CancellationToken,
     /// The run goes on elsewhere: leave nothing behind.
     pub(crate) abandon: CancellationToken,
+    /// Without it nothing may be stored or sent.
+    lease: Arc<Lease>,
 }
 
 impl Stops {
+    pub(crate) fn new(lease: Arc<Lease>) -> Self {
+        Self { close: CancellationToken::new(), abandon: CancellationToken::new(), lease }
+    }
+
+    /// Whether to go on. Asks the clock: to be called before anything is stored or sent.
+    fn none(&self) -> bool {
+        self.lease.holds() && !self.close.is_cancelled() && !self.abandon.is_cancelled()
+    }
+
     pub(crate) async fn any(&self) {
         tokio::select! {
             () = self.close.cancelled() => {}
             () = self.abandon.cancelled() => {}
+            () = self.lease.lost() => {}
+        }
+    }
+
+    /// What `work` gives, unless it is to stop: then nobody waits for it.
+    async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        if !self.none() {
+            return Err(Stop::Asked);
+        }
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.any() => Err(Stop::Asked),
         }
     }
 }
@@ -151,9 +188,12 @@ struct Pending {
     frame: Frame,
     header: FrameHeader,
     body: Bytes,
-    /// When it is to be sent (again).
+    /// When it is to be sent, or looked after.
     due: Instant,
-    sent: bool,
+    /// When it was put into the queue, if it was.
+    sent: Option<Instant>,
+    /// How often it was looked after since.
+    looks: u32,
     result: Option<RawOutcome>,
 }
 
@@ -204,7 +244,8 @@ impl From<Stop> for Outcome {
 
 struct Pipeline {
     job: Job,
-    nats: Nats,
+    queue: Queue,
+    pace: Pace,
     meter: Arc<Meter>,
     reports: mpsc::Sender<Report>,
     reader: Reader,
@@ -220,7 +261,11 @@ struct Pipeline {
     streaming: bool,
     /// Since when there was neither a result nor anything to wait for.
     quiet_since: Instant,
+    /// When to look whether somebody analyses.
+    look: Instant,
     interrupted: bool,
+    /// Another connection than before may have lost frames and results.
+    connections: watch::Receiver<u64>,
 }
 
 /// What happened next.
@@ -228,6 +273,7 @@ enum Step {
     Read(Option<Message>),
     Result(Option<async_nats::Message>),
     Due,
+    Reconnected,
     Stop,
 }
 
@@ -255,8 +301,10 @@ impl Pipeline {
         Ok(Self {
             of: reader.info.frames,
             replay: (stored_before > 0).then(|| store.replay()),
+            queue: Queue::new(nats.clone(), &job.settings.model, &job.scenario),
+            pace: Pace::new(job.limits.frame_timeout),
+            connections: nats.connections(),
             job,
-            nats,
             meter,
             reports,
             reader,
@@ -268,6 +316,7 @@ impl Pipeline {
             stops,
             streaming: false,
             quiet_since: Instant::now(),
+            look: Instant::now() + SILENCE,
             interrupted: false,
         })
     }
@@ -287,11 +336,13 @@ impl Pipeline {
                 Step::Read(Some(Message::Frame(read))) => self.take(read).await?,
                 Step::Read(Some(Message::End(error))) => end = Some(error),
                 Step::Read(None) => end = Some(Some("the source's reader ended unexpectedly".to_owned())),
-                Step::Result(Some(message)) => self.note(&message).await,
+                Step::Result(Some(message)) => self.note(&message).await?,
                 Step::Result(None) => {
                     return Err(Stop::Failed { error: "results can't be received any more".into(), retry: true });
                 }
-                Step::Due => self.send_due().await,
+                Step::Due => self.do_what_is_due().await?,
+                // What is still there is found to be so by one look.
+                Step::Reconnected => self.pending.values_mut().for_each(|p| p.due = Instant::now()),
                 Step::Stop => return Err(Stop::Asked),
             }
         }
@@ -301,8 +352,13 @@ impl Pipeline {
         let credit = reading && self.pending.len() < self.job.limits.inflight;
         // A result that is there needs no time-out, also when it waits for an earlier one.
         let due = self.pending.values().filter(|p| p.result.is_none()).map(|p| p.due).min();
+        let due = due.map(|due| if self.interrupted { due } else { due.min(self.look) });
+        if !self.stops.none() {
+            return Step::Stop;
+        }
         tokio::select! {
             () = self.stops.any() => Step::Stop,
+            Ok(()) = self.connections.changed() => Step::Reconnected,
             message = self.results.next() => Step::Result(message),
             message = self.reader.frames.recv(), if credit => Step::Read(message),
             () = sleep_until(due) => Step::Due,
@@ -315,7 +371,7 @@ impl Pipeline {
         if let Some(replay) = &mut self.replay
             && frame.number < self.stored_before
         {
-            let detections = replay.of(frame.number).await?;
+            let detections = self.stops.unless(replay.of(frame.number)).await??;
             return self.pass_on(frame, detections).await;
         }
         let Some(body) = body else { return Ok(()) };
@@ -335,74 +391,121 @@ impl Pipeline {
             classes: analysis.classes.clone(),
         };
         let number = frame.number;
-        if self.pending.is_empty() {
-            self.quiet_since = Instant::now();
+        let now = Instant::now();
+        if self.pending.values().all(|p| p.result.is_some()) {
+            (self.quiet_since, self.look) = (now, now + SILENCE);
         }
-        let pending = Pending { frame, header, body, due: Instant::now(), sent: false, result: None };
+        let pending = Pending { frame, header, body, due: now, sent: None, looks: 0, result: None };
         self.pending.insert(number, pending);
-        self.send(number).await;
+        self.send(&[number]).await
+    }
+
+    /// Puts frames into the queue; what can't be put there now is due again soon.
+    async fn send(&mut self, numbers: &[u64]) -> Result<(), Stop> {
+        let frames = numbers.iter().filter_map(|number| self.pending.get_key_value(number));
+        let queue = &self.queue;
+        let puts = frames
+            .map(|(number, pending)| async move { (*number, queue.put(&pending.header, pending.body.clone()).await) });
+        for (number, put) in self.stops.unless(join_all(puts)).await? {
+            let Some(pending) = self.pending.get_mut(&number) else { continue };
+            let now = Instant::now();
+            let trouble = match put {
+                Put::Queued => {
+                    (pending.sent, pending.looks) = (Some(now), 0);
+                    pending.due = now + self.pace.patience(0);
+                    None
+                }
+                // What was sent before is among what fills it. Or the queue is about to be cleared of answered ones.
+                Put::Full => {
+                    pending.due = now + if pending.sent.is_some() { self.pace.patience(0) } else { QUEUE_RETRY };
+                    None
+                }
+                Put::Failed(error) => {
+                    debug!(scenario = %self.job.scenario, frame = number, error, "can't queue a frame");
+                    pending.due = now + QUEUE_RETRY;
+                    Some(format!("can't queue frames: {error}"))
+                }
+            };
+            self.meter.trouble(Trouble::Queueing, trouble);
+        }
         Ok(())
     }
 
-    /// Puts a frame into the queue; if that can't be done now, it is due again soon.
-    async fn send(&mut self, number: u64) {
-        let Some(pending) = self.pending.get_mut(&number) else { return };
-        let subject = subjects::frame(&self.job.settings.model, FrameClass::Batch, &self.job.scenario);
-        let message = PublishMessage::build().headers(pending.header.to_headers()).payload(pending.body.clone());
-        let wait = match publish(&self.nats.jetstream, subject, message).await {
-            Ok(Stored::At(_)) => {
-                pending.sent = true;
-                self.job.limits.frame_timeout
+    /// Looks after frames that got no result in time, and tells when nobody seems to analyse.
+    async fn do_what_is_due(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        let is_due = |p: &Pending| p.result.is_none() && p.due <= now;
+        let mut again: Vec<_> = self.pending.iter().filter(|(_, p)| is_due(p)).map(|(number, _)| *number).collect();
+        if self.pending.values().any(|p| is_due(p) && p.sent.is_some()) && !self.some_are_lost().await? {
+            // They wait behind others, or are in hand: one look more, later.
+            for pending in self.pending.values_mut().filter(|p| is_due(p)) {
+                if pending.sent.is_some_and(|sent| now.duration_since(sent) < self.job.limits.frame_timeout) {
+                    pending.looks += 1;
+                    pending.due = now + self.pace.patience(pending.looks);
+                }
             }
-            // Sent before and still queued: it will be taken. Or the queue is about to be cleared of answered ones.
-            Ok(Stored::SubjectFull | Stored::Conflict) if pending.sent => self.job.limits.frame_timeout,
-            Ok(Stored::SubjectFull | Stored::Conflict) => QUEUE_RETRY,
-            Err(error) => {
-                debug!(scenario = %self.job.scenario, frame = number, error = chain(&error), "can't queue a frame");
-                QUEUE_RETRY
-            }
-        };
-        pending.due = Instant::now() + wait;
+            again.retain(|number| self.pending.get(number).is_some_and(&is_due));
+        }
+        let repeated = again.iter().filter(|number| self.pending.get(number).is_some_and(|p| p.sent.is_some())).count();
+        if repeated > 0 {
+            warn!(scenario = %self.job.scenario, frames = repeated, "no result in time: sending again");
+        }
+        self.send(&again).await?;
+        self.tell_silence().await
     }
 
-    /// Sends again what got no result in time, and tells when nobody seems to analyse.
-    async fn send_due(&mut self) {
+    /// Whether fewer frames are in the queue than have no result: then their results or they themselves are lost.
+    async fn some_are_lost(&mut self) -> Result<bool, Stop> {
+        let wanted = self.pending.values().filter(|p| p.result.is_none() && p.sent.is_some()).count();
+        let waiting = self.stops.unless(self.queue.waiting()).await?;
+        // No queue, no frames. If it only can't be seen now, putting them there fails as well, and is tried again.
+        Ok(waiting.is_none_or(|waiting| waiting < wanted))
+    }
+
+    async fn tell_silence(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
-        let due = self.pending.iter().filter(|(_, p)| p.result.is_none() && p.due <= now);
-        let due: Vec<_> = due.map(|(number, p)| (*number, p.sent)).collect();
-        let again = due.iter().filter(|(_, sent)| *sent).count();
-        if again > 0 {
-            warn!(scenario = %self.job.scenario, frames = again, "no result in time: sending again");
+        if self.interrupted || now < self.look {
+            return Ok(());
         }
-        for (number, _) in due {
-            self.send(number).await;
-        }
-        // Frames that can't even be queued are as good as not analysed.
-        if self.quiet_since.elapsed() >= self.job.limits.frame_timeout * SILENCES && !self.interrupted {
+        self.look = now + LOOK;
+        let quiet = now.duration_since(self.quiet_since);
+        let model = &self.job.settings.model;
+        let nobody = quiet >= SILENCE && self.job.workers.silence(model) >= SILENCE;
+        if nobody || quiet >= self.job.limits.frame_timeout * SILENCES {
             self.interrupted = true;
-            let error = format!("no inference for {}", self.job.settings.model);
-            self.tell(Report::Interrupted { kind: InterruptionKind::Inference, error }).await;
+            let error = format!("no inference for {model}");
+            return self.tell(Report::Interrupted { kind: InterruptionKind::Inference, error }).await;
         }
+        Ok(())
     }
 
     /// Takes note of a worker's answer.
-    async fn note(&mut self, message: &async_nats::Message) {
+    async fn note(&mut self, message: &async_nats::Message) -> Result<(), Stop> {
         let raw: RawResult = match serde_json::from_slice(&message.payload) {
             Ok(raw) => raw,
             Err(error) => {
                 warn!(scenario = %self.job.scenario, %error, "a result can't be read");
-                return;
+                return Ok(());
             }
         };
+        // Of an earlier attempt's frame.
         if raw.fence != self.job.fence {
-            return;
+            return Ok(());
         }
-        let Some(pending) = self.pending.get_mut(&raw.frame) else { return };
-        pending.result.get_or_insert(raw.outcome);
-        self.quiet_since = Instant::now();
+        let now = Instant::now();
+        self.job.workers.answered(&self.job.settings.model);
+        let Some(pending) = self.pending.get_mut(&raw.frame) else { return Ok(()) };
+        if pending.result.is_none() {
+            pending.result = Some(raw.outcome);
+            if let Some(sent) = pending.sent {
+                self.pace.answered(now.duration_since(sent));
+            }
+        }
+        (self.quiet_since, self.look) = (now, now + SILENCE);
         if std::mem::take(&mut self.interrupted) {
-            self.tell(Report::Resumed).await;
+            self.tell(Report::Resumed).await?;
         }
+        Ok(())
     }
 
     /// Stores what is next in order, as far as results are there.
@@ -429,7 +532,7 @@ impl Pipeline {
                 detections,
                 timing_ms,
             };
-            self.store.append(&result, &self.stops).await?;
+            self.store.append(&result, &self.stops, &self.meter).await?;
             self.meter.stored(self.store.frames());
             self.pass_on(frame, result.detections).await?;
         }
@@ -439,18 +542,18 @@ impl Pipeline {
     /// A frame whose result is stored: the first one is told of, all are drawn.
     async fn pass_on(&mut self, frame: Frame, detections: Vec<Detection>) -> Result<(), Stop> {
         if !std::mem::replace(&mut self.streaming, true) {
-            self.tell(Report::Streaming).await;
+            self.tell(Report::Streaming).await?;
         }
-        if self.sink.push(frame, detections).await {
+        if self.stops.unless(self.sink.push(frame, detections)).await? {
             return Ok(());
         }
         let error = std::mem::replace(&mut self.sink, Sink::None).finish().await;
         Err(Stop::for_good(error.err().unwrap_or_else(|| "the video's writer ended early".to_owned())))
     }
 
-    async fn tell(&mut self, report: Report) {
+    async fn tell(&mut self, report: Report) -> Result<(), Stop> {
         // Its receiver lives as long as the attempt; if it is gone, so is the need to tell.
-        let _ = self.reports.send(report).await;
+        self.stops.unless(self.reports.send(report)).await.map(|_| ())
     }
 }
 

@@ -1,21 +1,12 @@
-//! The runner as a service: competes for starts while it has free slots, and shows signs of life.
+//! The runner as a service: shows signs of life, tries the starts that it gets, and hands over what it can't keep.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use async_nats::jetstream::{
-    self,
-    consumer::{AckPolicy, PullConsumer, pull},
-};
-use futures::StreamExt;
 use kadr_shared::{
-    domain::EventData,
     id::RunnerId,
-    log,
     nats::Nats,
     nodes,
     streams::{self, StreamsError},
-    subjects,
-    tail::Entry,
     telemetry::chain,
 };
 use tokio::task::JoinSet;
@@ -23,21 +14,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    attempt::{self, Shared, Start},
+    attempt::{self, Shared},
     board::Board,
+    follow::Follower,
+    peers::Peers,
     pipeline::Limits,
+    starts::Starts,
+    workers::Workers,
 };
 
-/// The consumer that all runners share.
-const STARTS_CONSUMER: &str = "runners";
-/// A start that was neither claimed nor refused in this time is offered to another runner.
-const ACK_WAIT: Duration = Duration::from_secs(10);
-/// How long one request for a start waits at the server.
-const PULL: Duration = Duration::from_secs(5);
-/// Between two tries to get at the starts.
-const RETRY: Duration = Duration::from_millis(500);
 /// For attempts to close their files and report.
 const GOODBYE: Duration = Duration::from_secs(10);
+/// For the attempts of a lost lease to say that they let go. Nobody waits for it, and an outage may go on for longer than a
+/// lease: what is said late is void, or spares a failure.
+const FAREWELL: Duration = Duration::from_secs(60);
 
 /// A runner's settings.
 #[derive(Debug, Clone)]
@@ -69,6 +59,17 @@ pub enum RunnerError {
     Folder { path: PathBuf, source: std::io::Error },
 }
 
+/// What all leases of a process share.
+struct Base {
+    config: Config,
+    recordings: PathBuf,
+    control: Nats,
+    frames: Nats,
+    log: Arc<Follower>,
+    workers: Arc<Workers>,
+    peers: Peers,
+}
+
 /// Runs until `shutdown`. `frames` is a connection of its own for frames and their results.
 pub async fn run(config: Config, control: Nats, frames: Nats, shutdown: CancellationToken) -> Result<(), RunnerError> {
     streams::ensure(&control).await?;
@@ -76,19 +77,23 @@ pub async fn run(config: Config, control: Nats, frames: Nats, shutdown: Cancella
     tokio::fs::create_dir_all(&recordings)
         .await
         .map_err(|source| RunnerError::Folder { path: recordings.clone(), source })?;
-    // A lease that was lost is not taken up again: the runner begins anew under another name.
+    let log = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        log = Follower::start(control.clone()) => Arc::new(log),
+    };
+    let workers = Arc::new(Workers::listen(frames.clone()));
+    let peers = Peers::listen(control.clone());
+    let base = Base { config, recordings, control: control.clone(), frames: frames.clone(), log, workers, peers };
+    // A lease that was lost is not taken up again: the runner begins anew under another name, and the old one's attempts
+    // say goodbye meanwhile.
+    let mut farewells = JoinSet::new();
     while !shutdown.is_cancelled() {
-        let board = Board::new(RunnerId::generate(), config.capacity);
-        let shared = Arc::new(Shared {
-            control: control.clone(),
-            frames: frames.clone(),
-            board,
-            recordings: recordings.clone(),
-            limits: config.limits,
-            stop: shutdown.child_token(),
-            lease: CancellationToken::new(),
-        });
-        serve(shared, &shutdown).await;
+        serve(&base, &shutdown, &mut farewells).await;
+        while farewells.try_join_next().is_some() {}
+    }
+    let parting = async { while farewells.join_next().await.is_some() {} };
+    if tokio::time::timeout(GOODBYE, parting).await.is_err() {
+        warn!("some scenarios were not let go in time");
     }
     control.flush().await;
     frames.flush().await;
@@ -96,8 +101,24 @@ pub async fn run(config: Config, control: Nats, frames: Nats, shutdown: Cancella
 }
 
 /// Serves under one lease, until it is lost or `shutdown`.
-async fn serve(shared: Arc<Shared>, shutdown: &CancellationToken) {
-    info!(runner = %shared.board.runner(), "ready for scenarios");
+async fn serve(base: &Base, shutdown: &CancellationToken, farewells: &mut JoinSet<()>) {
+    let board = Board::new(RunnerId::generate(), base.config.capacity);
+    let lease = tokio::select! {
+        () = shutdown.cancelled() => return,
+        lease = board.appear(&base.control) => lease,
+    };
+    let shared = Arc::new(Shared {
+        control: base.control.clone(),
+        frames: base.frames.clone(),
+        board,
+        lease,
+        log: base.log.clone(),
+        workers: base.workers.clone(),
+        recordings: base.recordings.clone(),
+        limits: base.config.limits,
+        stop: CancellationToken::new(),
+    });
+    info!(runner = %shared.board.runner(), capacity = base.config.capacity, "ready for scenarios");
     let mut attempts = JoinSet::new();
     // Signs of life go on until the last scenario is let go.
     let quiet = CancellationToken::new();
@@ -107,19 +128,27 @@ async fn serve(shared: Arc<Shared>, shutdown: &CancellationToken) {
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = shared.lease.cancelled() => {}
-        () = compete(&shared, &mut attempts) => {}
+        () = shared.lease.lost() => {}
+        () = compete(&shared, &base.peers, &mut attempts) => {}
     }
+    shared.board.retire();
     shared.stop.cancel();
-    let ended = async { while attempts.join_next().await.is_some() {} };
-    if tokio::time::timeout(GOODBYE, ended).await.is_err() {
-        warn!("some scenarios were not let go in time");
+    let ended = async move { while attempts.join_next().await.is_some() {} };
+    if shutdown.is_cancelled() && shared.lease.holds() {
+        if tokio::time::timeout(GOODBYE, ended).await.is_err() {
+            warn!("some scenarios were not let go in time");
+        }
+    } else {
+        farewells.spawn(async move {
+            // Bounded: at the end of it the log has long given the scenarios to others.
+            let _ = tokio::time::timeout(FAREWELL, ended).await;
+        });
     }
     quiet.cancel();
     if let Err(error) = beat.await {
         warn!(%error, "the signs of life broke");
     }
-    if !shared.lease.is_cancelled()
+    if shared.lease.holds()
         && let Err(error) = nodes::remove_runner(&shared.control, shared.board.runner()).await
     {
         warn!(error = chain(&error), "can't take the runner's key away: it expires");
@@ -127,84 +156,28 @@ async fn serve(shared: Arc<Shared>, shutdown: &CancellationToken) {
 }
 
 /// Takes starts one at a time, each only when there is a slot for it. Never returns.
-async fn compete(shared: &Arc<Shared>, attempts: &mut JoinSet<()>) {
-    let mut consumer = None;
+async fn compete(shared: &Arc<Shared>, peers: &Peers, attempts: &mut JoinSet<()>) {
+    let mut starts = Starts::new(shared.control.clone());
     loop {
         let Ok(slot) = shared.board.slots().clone().acquire_owned().await else {
             // Slots are never closed.
             return std::future::pending().await;
         };
         while attempts.try_join_next().is_some() {}
-        let (start, message) = next_start(shared, &mut consumer).await;
+        let offer = loop {
+            let offer = starts.next().await;
+            let (board, busy) = (&shared.board, shared.board.busy());
+            // Once only, so that a start never goes round.
+            if offer.is_first() && peers.should_have(board.runner(), busy, board.capacity()) {
+                offer.hand_back().await;
+            } else {
+                break offer;
+            }
+        };
         let shared = shared.clone();
         attempts.spawn(async move {
-            attempt::run(&shared, start, message).await;
+            attempt::run(&shared, offer).await;
             drop(slot);
         });
-    }
-}
-
-async fn next_start(shared: &Shared, consumer: &mut Option<PullConsumer>) -> (Start, jetstream::Message) {
-    loop {
-        match pull_start(&shared.control, consumer).await {
-            Ok(Some(message)) => {
-                if let Some(start) = parse(&message) {
-                    return (start, message);
-                }
-                // It can't be run by anybody of this version; offering it again would not help.
-                if let Err(error) = message.ack_with(jetstream::AckKind::Term).await {
-                    warn!(%error, "can't put an unreadable start aside");
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                warn!(%error, "can't ask for starts, trying again");
-                *consumer = None;
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-async fn pull_start(
-    nats: &Nats,
-    consumer: &mut Option<PullConsumer>,
-) -> Result<Option<jetstream::Message>, async_nats::Error> {
-    let consumer = match consumer {
-        Some(consumer) => consumer,
-        None => {
-            let config = pull::Config {
-                durable_name: Some(STARTS_CONSUMER.into()),
-                filter_subject: subjects::STARTS.into(),
-                ack_policy: AckPolicy::Explicit,
-                ack_wait: ACK_WAIT,
-                ..pull::Config::default()
-            };
-            let stream = nats.jetstream.get_stream_no_info(subjects::EVENTS).await?;
-            consumer.insert(stream.get_or_create_consumer(STARTS_CONSUMER, config).await?)
-        }
-    };
-    let mut batch = consumer.batch().max_messages(1).expires(PULL).messages().await?;
-    batch.next().await.transpose()
-}
-
-fn parse(message: &jetstream::Message) -> Option<Start> {
-    let info = message.info().ok()?;
-    let entry = Entry {
-        seq: info.stream_sequence,
-        time: info.published.into(),
-        pending: info.pending,
-        message: message.clone(),
-    };
-    let event = log::read(&entry).inspect_err(|e| warn!(error = chain(e), "a start can't be read")).ok()?;
-    match event.parse() {
-        Ok(EventData::StartRequested { run, settings, .. }) => {
-            Some(Start { scenario: event.scenario, seq: event.seq, run, settings: *settings })
-        }
-        Ok(_) => None,
-        Err(error) => {
-            warn!(error = chain(&error), "a start can't be understood");
-            None
-        }
     }
 }

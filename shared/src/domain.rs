@@ -6,6 +6,7 @@ mod command;
 mod event;
 mod fact;
 mod state;
+mod upcast;
 
 pub use command::{Command, CommandEnvelope, CommandKind};
 pub use event::{Cause, Event, EventBody, EventData, EventError, Refusal};

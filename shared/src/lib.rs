@@ -5,23 +5,25 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`id`], [`time`], [`geometry`] | names, moments, sizes: parsed once, at the edge |
+//! | [`id`], [`time`], [`moment`], [`geometry`] | names, times, places in the past, sizes: parsed once, at the edge |
 //! | [`settings`], [`catalog`] | what a scenario is told to do; which models there are |
 //! | [`domain`] | commands, facts, events, and the state that follows from them (pure) |
 //! | [`message`] | frames, raw results, stored detections |
 //! | [`subjects`], [`streams`] | where everything lies on JetStream |
 //! | [`nats`], [`server`] | a connection; a server of one's own |
 //! | [`publish`], [`tail`] | storing one message; reading a stream in order |
-//! | [`log`], [`inbox`], [`nodes`] | the log, the way into it, signs of life |
+//! | [`log`], [`inbox`], [`detections`], [`nodes`] | the log, the way into it, what is stored of frames, signs of life |
 //! | [`telemetry`] | logging |
 
 pub mod catalog;
+pub mod detections;
 pub mod domain;
 pub mod geometry;
 pub mod id;
 pub mod inbox;
 pub mod log;
 pub mod message;
+pub mod moment;
 pub mod nats;
 pub mod nodes;
 pub mod publish;

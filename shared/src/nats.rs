@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 /// Older servers ignore headers that kadr relies on without a word (an expected sequence over a wildcard, TTLs).
@@ -15,12 +16,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ACKS_INFLIGHT: usize = 1024;
 /// Messages that the client buffers while it is disconnected. Small: whoever publishes is to feel an outage.
 const CLIENT_CAPACITY: usize = 256;
+/// A connection whose other end does not answer is given up after three of these: a node that is frozen says nothing.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two tries to reconnect, ever longer.
+const RECONNECT_FIRST: Duration = Duration::from_millis(10);
+const RECONNECT_MOST: Duration = Duration::from_millis(500);
 
 /// A connection with its JetStream context.
 #[derive(Debug, Clone)]
 pub struct Nats {
     pub client: Client,
     pub jetstream: jetstream::Context,
+    connections: watch::Receiver<u64>,
 }
 
 /// Why there is no connection.
@@ -49,13 +56,19 @@ impl Nats {
             .collect::<Option<_>>()
             .ok_or_else(|| NatsError::Address { address: shown.clone() })?;
         let label = name.to_owned();
+        let (counter, connections) = watch::channel(0);
         let options = ConnectOptions::new()
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .client_capacity(CLIENT_CAPACITY)
+            .ping_interval(PING_INTERVAL)
+            .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
                 let name = label.clone();
+                if matches!(event, Event::Connected) {
+                    counter.send_modify(|count| *count += 1);
+                }
                 async move {
                     match event {
                         Event::Connected => debug!(%name, "connected to NATS"),
@@ -81,7 +94,7 @@ impl Nats {
             .ack_timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(MAX_ACKS_INFLIGHT)
             .build(client.clone());
-        Ok(Self { client, jetstream })
+        Ok(Self { client, jetstream, connections })
     }
 
     /// Three on a cluster, one on a single server.
@@ -93,6 +106,14 @@ impl Nats {
         self.client.connection_state() == State::Connected
     }
 
+    /// Changes with every new connection. What was asked over the one before may never be answered, and memory streams and
+    /// consumers may be gone with its server: whoever waits for either is to ask again.
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        let mut connections = self.connections.clone();
+        connections.mark_unchanged();
+        connections
+    }
+
     /// Sends what is buffered. To be called at the end of a service.
     pub async fn flush(&self) {
         match tokio::time::timeout(REQUEST_TIMEOUT, self.client.flush()).await {
@@ -100,6 +121,14 @@ impl Nats {
             Ok(Err(error)) => warn!(%error, "could not flush the NATS connection"),
             Err(_) => warn!("could not flush the NATS connection in time"),
         }
+    }
+}
+
+fn reconnect_delay(tries: usize) -> Duration {
+    match u32::try_from(tries) {
+        Ok(0 | 1) => Duration::ZERO,
+        Ok(tries @ 2..=16) => RECONNECT_FIRST.saturating_mul(1 << (tries - 2)).min(RECONNECT_MOST),
+        _ => RECONNECT_MOST,
     }
 }
 
@@ -139,6 +168,14 @@ mod tests {
         for bad in ["2.9.10", "2.13.9", "1.99.0", "", "x"] {
             assert!(!new_enough(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn reconnecting_is_tried_often() {
+        assert_eq!(reconnect_delay(0), Duration::ZERO);
+        assert_eq!(reconnect_delay(3), 2 * RECONNECT_FIRST);
+        assert_eq!(reconnect_delay(16), RECONNECT_MOST);
+        assert_eq!(reconnect_delay(usize::MAX), RECONNECT_MOST);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     id::{RunId, RunnerId, ScenarioId},
     nats::Nats,
     publish::{PublishFailed, Stored, publish},
-    streams::NODE_TTL,
+    streams::{LEADER_TTL, NODE_TTL},
     subjects,
     time::Timestamp,
 };
@@ -40,12 +40,18 @@ pub struct Progress {
     /// Results stored a second, lately.
     pub analysed_fps: Option<f64>,
     pub last_frame_at: Option<Timestamp>,
+    /// Why it does not get on, in words for people, where no fact can tell it (results can't be stored).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Who leads, as the leader's key says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaderBeat {
     pub orchestrator: String,
+    /// Why it can't decide, in words for people (the log can't be written).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Renews a runner's key.
@@ -88,7 +94,7 @@ pub async fn read_leader(nats: &Nats) -> Option<LeaderKey> {
 pub async fn claim_leader(nats: &Nats, beat: &LeaderBeat, expected: u64) -> Result<Option<u64>, PublishFailed> {
     let payload = serde_json::to_vec(beat).unwrap_or_default();
     let message =
-        PublishMessage::build().payload(payload.into()).ttl(NODE_TTL).expected_last_subject_sequence(expected);
+        PublishMessage::build().payload(payload.into()).ttl(LEADER_TTL).expected_last_subject_sequence(expected);
     match publish(&nats.jetstream, subjects::LEADER.to_owned(), message).await? {
         Stored::At(revision) => Ok(Some(revision)),
         Stored::Conflict | Stored::SubjectFull => Ok(None),

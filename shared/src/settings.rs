@@ -180,12 +180,12 @@ impl Default for Outputs {
     }
 }
 
-/// What happens when an attempt fails for a reason that may pass (a lost runner, a camera that went away).
+/// What happens when an attempt fails. The end of a file is no failure: it is never followed by another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Restart {
     pub policy: RestartPolicy,
-    /// The most failed attempts of a run that another one follows; for `on_failure` only.
+    /// The most failed attempts in a row that another one follows; for `on_failure` only.
     pub limit: u32,
 }
 
@@ -198,17 +198,20 @@ impl Default for Restart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestartPolicy {
+    /// The first failure ends the run.
     Never,
+    /// Another attempt where the reason may pass (a lost runner, a camera that went away), up to the limit.
     OnFailure,
+    /// Another attempt whatever the reason (a missing file may appear), until a stop.
     Always,
 }
 
 impl Restart {
-    /// Whether one more attempt may follow the `failures`-th that failed.
-    pub const fn allows_after(&self, failures: u32) -> bool {
+    /// Whether one more attempt may follow the `failures`-th in a row that failed. `passing`: for a reason that may pass.
+    pub const fn allows_after(&self, failures: u32, passing: bool) -> bool {
         match self.policy {
             RestartPolicy::Never => false,
-            RestartPolicy::OnFailure => failures <= self.limit,
+            RestartPolicy::OnFailure => passing && failures <= self.limit,
             RestartPolicy::Always => true,
         }
     }

@@ -8,8 +8,9 @@ use async_nats::jetstream::{
     self,
     context::{CreateKeyValueError, CreateStreamError, GetStreamError},
     kv,
-    stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
+use time::OffsetDateTime;
 
 use crate::{nats::Nats, subjects};
 
@@ -19,6 +20,11 @@ pub const INBOX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 pub const NODE_TTL: Duration = Duration::from_secs(2);
 /// How often a node renews its key.
 pub const NODE_RENEWAL: Duration = Duration::from_millis(500);
+/// A leader that has not renewed its key for this long is replaced. Shorter than a runner's: a hand-over costs nothing,
+/// and a stop that comes while nobody leads has to be carried out in time. The server knows no shorter one.
+pub const LEADER_TTL: Duration = Duration::from_secs(1);
+/// How often a leader renews its key.
+pub const LEADER_RENEWAL: Duration = Duration::from_millis(300);
 /// A frame that nobody took in this time is dropped by the server; its runner sends it again.
 const FRAME_AGE: Duration = Duration::from_secs(60);
 /// The most frames without a result that a scenario may have (`inflight`).
@@ -47,43 +53,50 @@ pub enum StreamsError {
 
 /// Creates what is missing and verifies what is there.
 pub async fn ensure(nats: &Nats) -> Result<(), StreamsError> {
-    let replicas = nats.replicas();
-    for (name, config) in [
-        (subjects::INBOX, inbox(replicas)),
-        (subjects::EVENTS, events(replicas)),
-        (subjects::FRAMES, frames(replicas)),
-        (subjects::DETECTIONS, detections(replicas)),
-    ] {
-        ensure_stream(&nats.jetstream, name, config).await?;
-    }
-    nats.jetstream
-        .create_or_update_key_value(nodes(replicas))
+    let (js, replicas) = (&nats.jetstream, nats.replicas());
+    ensure_stream(js, subjects::EVENTS, events(replicas)).await?;
+    ensure_stream(js, subjects::INBOX, inbox(replicas, first_input(js).await?)).await?;
+    ensure_stream(js, subjects::FRAMES, frames(replicas)).await?;
+    ensure_stream(js, subjects::DETECTIONS, detections(replicas)).await?;
+    js.create_or_update_key_value(nodes(replicas))
         .await
         .map(|_| ())
         .map_err(|source| StreamsError::Bucket { bucket: subjects::NODES, source })
 }
 
-async fn ensure_stream(js: &jetstream::Context, name: &'static str, wanted: Config) -> Result<(), StreamsError> {
+async fn ensure_stream(js: &jetstream::Context, name: &'static str, mut wanted: Config) -> Result<(), StreamsError> {
     // What can't be updated is compared first: the server's own message would not say what to do about it.
-    match js.get_stream(name).await {
-        Ok(stream) => {
-            let found = &stream.cached_info().config;
-            let differs =
-                |what, found: String, wanted: String| StreamsError::Differs { stream: name, what, found, wanted };
-            if found.storage != wanted.storage {
-                return Err(differs("storage", format!("{:?}", found.storage), format!("{:?}", wanted.storage)));
-            }
-            if found.retention != wanted.retention {
-                return Err(differs("retention", format!("{:?}", found.retention), format!("{:?}", wanted.retention)));
-            }
-            if found.deny_delete && !wanted.deny_delete || found.deny_purge && !wanted.deny_purge {
-                return Err(differs("denial of deletes", "denied".into(), "allowed".into()));
-            }
+    if let Some(stream) = find(js, name).await? {
+        let found = &stream.config;
+        let differs = |what, found: String, wanted: String| StreamsError::Differs { stream: name, what, found, wanted };
+        if found.storage != wanted.storage {
+            return Err(differs("storage", format!("{:?}", found.storage), format!("{:?}", wanted.storage)));
         }
-        Err(error) if is_not_found(&error) => {}
-        Err(source) => return Err(StreamsError::Get { stream: name, source }),
+        if found.retention != wanted.retention {
+            return Err(differs("retention", format!("{:?}", found.retention), format!("{:?}", wanted.retention)));
+        }
+        if found.deny_delete && !wanted.deny_delete || found.deny_purge && !wanted.deny_purge {
+            return Err(differs("denial of deletes", "denied".into(), "allowed".into()));
+        }
+        wanted.first_sequence = found.first_sequence;
     }
     js.create_or_update_stream(wanted).await.map(|_| ()).map_err(|source| StreamsError::Create { stream: name, source })
+}
+
+async fn find(js: &jetstream::Context, name: &'static str) -> Result<Option<Info>, StreamsError> {
+    match js.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().clone())),
+        Err(error) if is_not_found(&error) => Ok(None),
+        Err(source) => Err(StreamsError::Get { stream: name, source }),
+    }
+}
+
+/// Where a new inbox begins. One that was lost must not begin at 1 again: events name the inputs that caused them, and
+/// what is not above those counts as handled. Microseconds run ahead of any inbox, and stay exact in JSON.
+async fn first_input(js: &jetstream::Context) -> Result<Option<u64>, StreamsError> {
+    let log_is_empty = find(js, subjects::EVENTS).await?.is_none_or(|log| log.state.last_sequence == 0);
+    let micros = OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000;
+    Ok(if log_is_empty { None } else { u64::try_from(micros).ok() })
 }
 
 fn is_not_found(error: &GetStreamError) -> bool {
@@ -92,7 +105,7 @@ fn is_not_found(error: &GetStreamError) -> bool {
 }
 
 /// Commands and facts in one order; a key is used once.
-fn inbox(replicas: usize) -> Config {
+fn inbox(replicas: usize, first: Option<u64>) -> Config {
     Config {
         name: subjects::INBOX.into(),
         description: Some("what asks for a decision: commands and runners' facts".into()),
@@ -103,6 +116,7 @@ fn inbox(replicas: usize) -> Config {
         discard: DiscardPolicy::New,
         discard_new_per_subject: true,
         num_replicas: replicas,
+        first_sequence: first,
         ..Config::default()
     }
 }

@@ -17,6 +17,11 @@ pub const FRAMES_ALL: &str = "kadr.frame.>";
 pub const DETECTIONS_ALL: &str = "kadr.det.>";
 /// Every start of every scenario: what runners compete for.
 pub const STARTS: &str = "kadr.evt.*.start_requested";
+/// Signs of life of all models' workers.
+pub const WORKERS_ALL: &str = "kadr.inf.*";
+/// The consumer of [`STARTS`] that all runners share.
+pub const STARTS_CONSUMER: &str = "runners";
+pub const NODES_ALL: &str = "$KV.KADR_NODES.>";
 pub const RUNNERS_ALL: &str = "$KV.KADR_NODES.runner.*";
 pub const LEADER: &str = "$KV.KADR_NODES.leader";
 
@@ -74,6 +79,16 @@ pub fn results(scenario: &ScenarioId, run: RunId) -> String {
     format!("kadr.res.{scenario}.{run}")
 }
 
+/// Signs of life of a model's workers, on core NATS: a frame without an answer is either being waited for or lost.
+pub fn workers(model: &ModelName) -> String {
+    format!("kadr.inf.{model}")
+}
+
+/// The model in `kadr.inf.{model}`.
+pub fn model_in(subject: &str) -> Option<ModelName> {
+    subject.strip_prefix("kadr.inf.")?.parse().ok()
+}
+
 /// Stored detections.
 pub fn detections(scenario: &ScenarioId) -> String {
     format!("kadr.det.{scenario}")
@@ -117,6 +132,8 @@ mod tests {
         assert_eq!(event_kind_in(&event(&gate, "activated")), Some("activated"));
         assert_eq!(scenario_in(&command(&gate, &CommandId::generate())), Some(gate.clone()));
         assert_eq!(scenario_in(&detections(&gate)), Some(gate));
+        let model: ModelName = "yolov8n".parse().unwrap();
+        assert_eq!(model_in(&workers(&model)), Some(model));
         let id = RunnerId::generate();
         assert_eq!(runner_in(&runner(&id)), Some(id));
         assert_eq!(scenario_in("kadr.frame.yolov8n.live.gate"), None);

@@ -1,24 +1,35 @@
 //! Reading a stream in order, from a position, for ever.
 //!
-//! The client's ordered consumer starts over from everything if it is recreated before its first message, and ends on
-//! some errors. A [`Tail`] keeps its own position: no gap, no repeat, whatever happens underneath.
+//! The client's ordered consumer starts over from everything if it is recreated before its first message, notices the loss
+//! of its consumer (with the node that it lay on) after half a minute, and ends on some errors. A [`Tail`] has a
+//! short-lived consumer of its own, which it makes anew from its own position whenever anything is unclear: no gap, no
+//! repeat, whatever happens underneath.
 
 use std::time::Duration;
 
 use async_nats::jetstream::{
     self, Message,
-    consumer::{
-        DeliverPolicy,
-        pull::{Ordered, OrderedConfig},
-    },
+    consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
 };
 use futures::StreamExt;
 use time::OffsetDateTime;
-use tokio::{sync::mpsc, task::JoinHandle};
-use tracing::warn;
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tracing::{debug, warn};
 
 /// Between two tries to get at the stream.
 const RETRY: Duration = Duration::from_millis(250);
+/// A stream in memory that is silent for so long is looked at: another one may have taken its place.
+const SILENCE: Duration = Duration::from_secs(1);
+/// For that look, and for making a consumer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// The server says so often that it has nothing; twice as long without a word, and the consumer is taken for lost.
+const HEARTBEAT: Duration = Duration::from_millis(750);
+/// A request for messages waits at the server for so long.
+const PULL: Duration = Duration::from_secs(10);
+/// Messages a request.
+const BATCH: usize = 500;
+/// The server takes a consumer away that nobody has asked for so long.
+const FORGOTTEN: Duration = Duration::from_secs(20);
 
 /// A reader of a stream's messages on one subject filter.
 pub struct Tail {
@@ -26,10 +37,16 @@ pub struct Tail {
     stream: &'static str,
     filter: String,
     next: u64,
-    messages: Option<Ordered>,
+    reading: Option<Reading>,
     /// For a stream in memory: when it was made. Another one begins anew.
     made: Option<OffsetDateTime>,
     volatile: bool,
+}
+
+struct Reading {
+    messages: pull::Stream,
+    /// Messages that this consumer has given: the next one's number is one higher, or one was lost on its way.
+    delivered: u64,
 }
 
 /// A message with its place in the stream.
@@ -45,15 +62,7 @@ pub struct Entry {
 impl Tail {
     /// Reads from sequence `from` on, which need not exist yet.
     pub fn new(jetstream: jetstream::Context, stream: &'static str, filter: impl Into<String>, from: u64) -> Self {
-        Self {
-            jetstream,
-            stream,
-            filter: filter.into(),
-            next: from.max(1),
-            messages: None,
-            made: None,
-            volatile: false,
-        }
+        Self { jetstream, stream, filter: filter.into(), next: from.max(1), reading: None, made: None, volatile: false }
     }
 
     /// Reads a stream that is kept in memory from its beginning, and from the beginning of the one that replaces it
@@ -79,15 +88,14 @@ impl Tail {
                     self.next = entry.seq + 1;
                     return entry;
                 }
-                // The client goes on by itself in a stream that was made anew, where sequences begin again.
+                // Sequences begin again in a stream that was made anew.
                 Ok(Some(_)) if self.volatile => {
                     self.next = 1;
-                    self.messages = None;
+                    self.reading = None;
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => self.messages = None,
+                Ok(Some(_) | None) => {}
                 Err(error) => {
-                    self.messages = None;
+                    self.reading = None;
                     warn!(stream = self.stream, filter = self.filter, error = %error, "reading is interrupted, trying again");
                     tokio::time::sleep(RETRY).await;
                 }
@@ -96,29 +104,70 @@ impl Tail {
     }
 
     async fn poll(&mut self) -> Result<Option<Entry>, async_nats::Error> {
-        let messages = match &mut self.messages {
-            Some(messages) => messages,
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
             None => {
-                if self.volatile {
-                    let made = self.jetstream.get_stream(self.stream).await?.cached_info().created;
-                    if self.made.replace(made).is_some_and(|before| before != made) {
-                        self.next = 1;
-                    }
-                }
-                let config = OrderedConfig {
-                    filter_subject: self.filter.clone(),
-                    deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next },
-                    ..OrderedConfig::default()
-                };
-                let consumer = self.jetstream.create_consumer_on_stream(config, self.stream).await?;
-                self.messages.insert(consumer.messages().await?)
+                let messages = timeout(ASK_TIMEOUT, self.open()).await??;
+                self.reading.insert(Reading { messages, delivered: 0 })
             }
         };
-        let Some(message) = messages.next().await else { return Ok(None) };
-        let message = message?;
+        let next = if self.volatile {
+            match timeout(SILENCE, reading.messages.next()).await {
+                Ok(next) => next,
+                // A consumer that begins behind the end of a stream that was made anew hears nothing, and no error.
+                Err(_) => {
+                    let stream = timeout(ASK_TIMEOUT, self.jetstream.get_stream(self.stream)).await??;
+                    if self.made != Some(stream.cached_info().created) {
+                        self.reading = None;
+                    }
+                    return Ok(None);
+                }
+            }
+        } else {
+            reading.messages.next().await
+        };
+        let message = match next {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => {
+                debug!(stream = self.stream, filter = self.filter, %error, "the consumer is lost, making another one");
+                self.reading = None;
+                return Ok(None);
+            }
+            None => {
+                self.reading = None;
+                return Ok(None);
+            }
+        };
         let info = message.info()?;
         let (seq, time, pending) = (info.stream_sequence, info.published.into(), info.pending);
+        if info.consumer_sequence != reading.delivered + 1 {
+            debug!(stream = self.stream, filter = self.filter, seq, "a message was lost on its way, asking again");
+            self.reading = None;
+            return Ok(None);
+        }
+        reading.delivered += 1;
         Ok(Some(Entry { seq, time, pending, message }))
+    }
+
+    async fn open(&mut self) -> Result<pull::Stream, async_nats::Error> {
+        if self.volatile {
+            let made = self.jetstream.get_stream(self.stream).await?.cached_info().created;
+            if self.made.replace(made).is_some_and(|before| before != made) {
+                self.next = 1;
+            }
+        }
+        let config = pull::Config {
+            filter_subject: self.filter.clone(),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next },
+            ack_policy: AckPolicy::None,
+            inactive_threshold: FORGOTTEN,
+            num_replicas: 1,
+            memory_storage: true,
+            ..pull::Config::default()
+        };
+        let consumer: PullConsumer = self.jetstream.create_consumer_on_stream(config, self.stream).await?;
+        let stream = consumer.stream().max_messages_per_batch(BATCH).heartbeat(HEARTBEAT).expires(PULL);
+        Ok(stream.messages().await?)
     }
 }
 

@@ -1,6 +1,11 @@
 //! A moment, to the millisecond, in UTC. Order is never by time: it is by sequence.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -12,10 +17,23 @@ pub struct Timestamp(i64);
 /// The last millisecond of year 9999: RFC 3339 has four digits for a year.
 const LAST: i64 = 253_402_300_799_999;
 
+/// Milliseconds by which this process takes its clock to be wrong; see [`shift_clock`].
+static SHIFT: AtomicI64 = AtomicI64::new(0);
+
+/// From now on [`Timestamp::now`] tells a time so many milliseconds later (or earlier). For tests of whole processes:
+/// what must not depend on the wall clock is shown not to.
+pub fn shift_clock(millis: i64) {
+    SHIFT.store(millis, Ordering::Relaxed);
+}
+
 impl Timestamp {
+    /// By this machine's wall clock, which may be wrong and may jump: nothing is timed by it.
     pub fn now() -> Self {
-        OffsetDateTime::now_utc().into()
+        let real = Self::from(OffsetDateTime::now_utc());
+        Self::from_millis(real.0.saturating_add(SHIFT.load(Ordering::Relaxed)))
     }
+
+    pub const EPOCH: Self = Self(0);
 
     /// Values outside the years 1970 to 9999 are brought to the nearest end.
     pub fn from_millis(millis: i64) -> Self {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+use futures::TryStreamExt;
 use kadr_shared::{
     domain::{Cause, Command, CommandEnvelope, EventData, Fact},
     id::{RunId, RunnerId, ScenarioId},
@@ -38,6 +39,56 @@ async fn streams_are_made_once_and_verified_after() {
 }
 
 #[tokio::test]
+async fn an_inbox_that_was_lost_begins_above_every_input_of_the_log() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let envelope =
+        |key: &str| CommandEnvelope { id: key.parse().unwrap(), actor: "test".into(), command: Command::Start };
+    assert!(matches!(inbox::send_command(&nats, &gate(), &envelope("k1")).await.unwrap(), Stored::At(1)));
+    append(&nats, &gate(), 0).await;
+    nats.jetstream.delete_stream(subjects::INBOX).await.unwrap();
+    streams::ensure(&nats).await.unwrap();
+    let Stored::At(first) = inbox::send_command(&nats, &gate(), &envelope("k2")).await.unwrap() else { panic!() };
+    assert!(first > 1_000_000_000_000_000 && first < 1 << 53, "{first}");
+    streams::ensure(&nats).await.unwrap();
+    assert!(
+        matches!(inbox::send_command(&nats, &gate(), &envelope("k3")).await.unwrap(), Stored::At(n) if n == first + 1)
+    );
+}
+
+#[tokio::test]
+async fn an_event_is_parsed_the_same_way_with_and_without_a_detour() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let Stored::At(last) = append(&nats, &gate(), 0).await else { panic!() };
+    // Another order of fields, one that is not known, an older version.
+    let run = RunId::from_u128(1);
+    for body in [
+        serde_json::json!({ "data": {"run": run}, "x": 1, "cause": {"input": 1, "id": "k"}, "actor": "a", "version": 1 }),
+        serde_json::json!({ "version": 1, "cause": {"input": null, "id": "k"}, "actor": "a",
+            "data": {"run": run, "attempt": 1, "error": "e", "retry_at": "2026-01-31T12:00:00.000Z"} }),
+    ] {
+        let kind = if body["data"]["attempt"].is_null() { "activated" } else { "attempt_failed" };
+        nats.jetstream.publish(format!("kadr.evt.gate.{kind}"), body.to_string().into()).await.unwrap().await.unwrap();
+    }
+    let mut tail = log::tail(&nats, last);
+    for kind in ["stop_requested", "activated", "attempt_failed"] {
+        let entry = tail.next().await;
+        let event = log::read(&entry).unwrap();
+        let recorded = log::read_data(&entry).unwrap();
+        assert_eq!((event.kind.as_str(), recorded.data.kind()), (kind, kind));
+        assert_eq!((&event.cause, &event.parse().unwrap()), (&recorded.cause, &recorded.data));
+        assert_eq!((event.seq, event.time, &event.scenario), (recorded.seq, recorded.time, &recorded.scenario));
+    }
+    let bad = serde_json::json!({ "version": 2, "cause": {"input": 1, "id": "k"}, "actor": "a", "data": {"run": run} });
+    nats.jetstream.publish("kadr.evt.gate.activated", bad.to_string().into()).await.unwrap().await.unwrap();
+    nats.jetstream.publish("kadr.evt.gate.activated", "no".into()).await.unwrap().await.unwrap();
+    let (newer, foreign) = (tail.next().await, tail.next().await);
+    assert!(matches!(log::read_data(&newer), Err(log::ReadError::Event(_))), "a newer version");
+    assert!(matches!(log::read_data(&foreign), Err(log::ReadError::Foreign(_))));
+}
+
+#[tokio::test]
 async fn a_stream_that_is_another_one_is_named() {
     let server = TestServer::start().await;
     let nats = Nats::connect(server.url(), "test").await.unwrap();
@@ -70,7 +121,9 @@ async fn a_key_and_a_fact_are_stored_once() {
     assert!(matches!(inbox::send_command(&nats, &gate(), &command).await.unwrap(), Stored::At(1)));
     let other = CommandEnvelope { command: Command::Stop, ..command.clone() };
     assert!(matches!(inbox::send_command(&nats, &gate(), &other).await.unwrap(), Stored::SubjectFull));
-    assert_eq!(inbox::find_command(&nats, &gate(), &command.id).await, Some(command), "the first one stays");
+    let found = inbox::find_command(&nats, &gate(), &command.id).await.unwrap();
+    assert_eq!(found, Some(inbox::Found { input: 1, command: Some(command) }), "the first one stays");
+    assert_eq!(inbox::find_command(&nats, &gate(), &"key-2".parse().unwrap()).await.unwrap(), None);
 
     let (run, runner) = (RunId::generate(), RunnerId::generate());
     let fact = Fact::Claimed { start: 7 };
@@ -106,11 +159,36 @@ async fn a_reader_sees_each_event_once_and_in_order_while_they_are_written() {
 }
 
 #[tokio::test]
+async fn a_reader_goes_on_without_gap_or_repeat_when_its_consumer_is_taken_away() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let mut tail = log::tail(&nats, 1);
+    let mut last = 0;
+    for _ in 0..5 {
+        for _ in 0..3 {
+            match append(&nats, &gate(), last).await {
+                Stored::At(seq) => last = seq,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(tail.next().await.seq, last - 2);
+        // Two more are on their way, or not.
+        let stream = nats.jetstream.get_stream(subjects::EVENTS).await.unwrap();
+        let names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
+        for name in names {
+            stream.delete_consumer(&name).await.unwrap();
+        }
+        assert_eq!(tail.next().await.seq, last - 1);
+        assert_eq!(tail.next().await.seq, last);
+    }
+}
+
+#[tokio::test]
 async fn the_leaders_key_is_held_renewed_and_expires() {
     let server = TestServer::start().await;
     let nats = server.nats().await;
-    let me = LeaderBeat { orchestrator: "a".into() };
-    let other = LeaderBeat { orchestrator: "b".into() };
+    let me = LeaderBeat { orchestrator: "a".into(), trouble: None };
+    let other = LeaderBeat { orchestrator: "b".into(), trouble: None };
     let free = nodes::read_leader(&nats).await.unwrap();
     assert_eq!(free.holder, None);
     let held = nodes::claim_leader(&nats, &me, free.revision).await.unwrap().unwrap();

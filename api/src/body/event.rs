@@ -27,7 +27,7 @@ pub(crate) struct EventBody {
 /// What caused an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Object)]
 #[oai(rename = "Cause")]
-struct CauseBody {
+pub(super) struct CauseBody {
     /// The inbox sequence of the command or fact; null for what kadr does of its own accord.
     input: Option<u64>,
     /// The command's key, the fact's id, or kadr's reason.
@@ -40,19 +40,26 @@ pub(crate) struct Events {
     pub(crate) events: Vec<EventBody>,
     /// The sequence to go on from; null: there are no more yet.
     pub(crate) next: Option<u64>,
+    /// The last sequence of the log that this answer has seen.
+    pub(crate) seq: u64,
+}
+
+impl From<Cause> for CauseBody {
+    fn from(Cause { input, id }: Cause) -> Self {
+        Self { input, id }
+    }
 }
 
 impl From<Event> for EventBody {
     fn from(event: Event) -> Self {
         let Event { seq, time, scenario, kind, version, cause, actor, data } = event;
-        let Cause { input, id } = cause;
         Self {
             seq,
             time: time.to_string(),
             scenario: scenario.to_string(),
             kind,
             version,
-            cause: CauseBody { input, id },
+            cause: cause.into(),
             actor,
             data,
         }

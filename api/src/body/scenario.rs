@@ -24,7 +24,7 @@ pub(crate) struct Scenario {
     progress: Counted,
     /// How the last run ended; null while one is on or before the first.
     ended: Option<Ended>,
-    /// The last sequence of the log that this answer has seen.
+    /// The last sequence of the log that this answer has seen; of the past, the last one of this scenario's then.
     seq: u64,
     updated_at: String,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Scenario {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
 #[oai(rename_all = "snake_case", rename = "State")]
 #[serde(rename_all = "snake_case")]
-enum StateName {
+pub(super) enum StateName {
     Inactive,
     InitStartup,
     InStartupProcessing,
@@ -58,6 +58,7 @@ struct Health {
     frames: u64,
     /// Frames of this run given up because the source would not wait, as far as is known.
     dropped: u64,
+    /// What is wrong, in words: by the log, or by the runner's own word of this moment (results can't be stored).
     error: Option<String>,
 }
 
@@ -94,7 +95,7 @@ struct Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
 #[oai(rename_all = "snake_case", rename = "EndReason")]
 #[serde(rename_all = "snake_case")]
-enum Reason {
+pub(super) enum Reason {
     Stopped,
     Completed,
     Failed,
@@ -106,6 +107,8 @@ pub(crate) struct Scenarios {
     pub(crate) scenarios: Vec<Scenario>,
     /// The id to give as `after` for the next page; null: this is the last one.
     pub(crate) next: Option<String>,
+    /// The last sequence of the log that this answer has seen.
+    pub(crate) seq: u64,
 }
 
 impl Scenario {
@@ -129,7 +132,8 @@ impl Scenario {
                 analysed_fps: live.and_then(|l| l.analysed_fps).and_then(rounded),
                 frames,
                 dropped: live.map_or(0, |l| l.dropped),
-                error: state.health.error.clone(),
+                // What the runner can't tell by a fact comes before what the log had to say earlier.
+                error: live.and_then(|l| l.trouble.clone()).or_else(|| state.health.error.clone()),
             },
             settings: settings.into(),
             progress: Counted { frame: frames, of },
@@ -173,12 +177,17 @@ impl From<HealthStatus> for Status {
 
 impl From<&domain::Ended> for Ended {
     fn from(domain::Ended { reason, error, at }: &domain::Ended) -> Self {
-        let reason = match reason {
-            EndReason::Stopped => Reason::Stopped,
-            EndReason::Completed => Reason::Completed,
-            EndReason::Failed => Reason::Failed,
-        };
-        Self { reason, error: error.clone(), at: at.to_string() }
+        Self { reason: (*reason).into(), error: error.clone(), at: at.to_string() }
+    }
+}
+
+impl From<EndReason> for Reason {
+    fn from(reason: EndReason) -> Self {
+        match reason {
+            EndReason::Stopped => Self::Stopped,
+            EndReason::Completed => Self::Completed,
+            EndReason::Failed => Self::Failed,
+        }
     }
 }
 
@@ -224,6 +233,7 @@ mod tests {
             source_fps: Some(25.0),
             analysed_fps: Some(24.987_654),
             last_frame_at: Some(Timestamp::from_millis(1_769_860_900_000)),
+            trouble: None,
         }
     }
 
@@ -244,6 +254,13 @@ mod tests {
         let text = serde_json::to_string(&scenario).unwrap();
         assert!(text.starts_with(r#"{"id":"gate","state":"active","run":"#), "in the order of design.md: {text}");
         assert!(text.contains(r#""confidence":0.25,"iou":0.7,"#), "without noise: {text}");
+    }
+
+    #[test]
+    fn what_a_runner_can_not_report_is_shown_as_an_error() {
+        let trouble = Progress { trouble: Some("can't store results".into()), ..progress() };
+        let scenario = Scenario::new(&"gate".parse().unwrap(), &fold(&active()), 42, Some(&trouble)).unwrap();
+        assert_eq!(serde_json::to_value(&scenario).unwrap()["health"]["error"], "can't store results");
     }
 
     #[test]

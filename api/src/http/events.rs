@@ -9,11 +9,12 @@ use poem_openapi::{
 
 use super::{
     Part, Services,
-    params::{IdParam, default_limit},
+    params::{IdParam, default_limit, from_the_first},
+    scenarios::nothing_happened,
 };
 use crate::{
     body::{Body, EventBody, Events},
-    problem::{Failure, Problem, ProblemName, Problems},
+    problem::{Failure, ProblemName, Problems},
 };
 
 pub(super) struct EventsApi {
@@ -23,11 +24,13 @@ pub(super) struct EventsApi {
 pub(super) struct EventsProblems;
 
 impl Problems for EventsProblems {
-    const NAMES: &'static [ProblemName] = &[ProblemName::BadRequest, ProblemName::NotFound, ProblemName::Unavailable];
-}
-
-const fn from_the_first() -> u64 {
-    1
+    const NAMES: &'static [ProblemName] = &[
+        ProblemName::BadRequest,
+        ProblemName::NotFound,
+        ProblemName::NotYet,
+        ProblemName::Behind,
+        ProblemName::Unavailable,
+    ];
 }
 
 #[OpenApi(tag = "Part::Events")]
@@ -45,17 +48,21 @@ impl EventsApi {
         /// The most events.
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000")))]
         limit: Query<u32>,
+        /// Wait until the answer has seen this sequence.
+        at_least: Query<Option<u64>>,
     ) -> Result<Body<Events>, Failure<EventsProblems>> {
         let (Path(IdParam(id)), Query(limit)) = (id, limit);
         let model = &self.services.model;
+        self.services.reach(at_least.0).await?;
+        // Asked for before: what is read then is of this sequence or a later one.
+        let seq = model.scenario(&id).await?.seq;
         // One more than asked for tells where to go on.
         let mut events = model.events(&id, from.0, limit + 1).await?;
         if events.is_empty() && model.events(&id, 0, 1).await?.is_empty() {
-            let detail = "nothing has ever happened to a scenario of this id: see /v1/scenarios for those that exist";
-            return Err(Problem::new(ProblemName::NotFound, detail).into());
+            return Err(nothing_happened().into());
         }
         let more = events.len() > limit as usize;
         let next = if more { events.pop().map(|event| event.seq) } else { None };
-        Ok(Body(Events { events: events.into_iter().map(EventBody::from).collect(), next }))
+        Ok(Body(Events { events: events.into_iter().map(EventBody::from).collect(), next, seq }))
     }
 }

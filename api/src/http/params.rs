@@ -1,8 +1,11 @@
 //! Names in addresses, queries and headers: parsed into the domain's types before a handler sees them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::FromStr};
 
-use kadr_shared::id::{CommandId, ScenarioId};
+use kadr_shared::{
+    id::{CommandId, ScenarioId},
+    moment::{Moment, MomentError},
+};
 use poem_openapi::{
     registry::{MetaSchema, MetaSchemaRef},
     types::{ParseError, ParseFromParameter, ParseResult, Type},
@@ -60,7 +63,53 @@ name_parameter!(
     "^[A-Za-z0-9_-]{1,128}$"
 );
 
+name_parameter!(
+    /// A place in the past.
+    AtParam(At),
+    "string_moment",
+    "^([0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$"
+);
+
+/// A moment as it comes in an address, where a `+` that is not written as `%2B` arrives as a space.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At(pub(super) Moment);
+
+impl FromStr for At {
+    type Err = MomentError;
+
+    fn from_str(text: &str) -> Result<Self, MomentError> {
+        match text.rsplit_once(' ') {
+            // The offset's own place: nothing else of a time can stand there.
+            Some((time, offset)) if time.contains('T') && offset.len() == 5 => format!("{time}+{offset}").parse(),
+            _ => text.parse(),
+        }
+        .map(Self)
+    }
+}
+
 /// How many things a page holds, unless it is told otherwise.
 pub(super) const fn default_limit() -> u32 {
     100
+}
+
+/// Where a log begins, unless it is told otherwise.
+pub(super) const fn from_the_first() -> u64 {
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plus_that_became_a_space_is_understood() {
+        let at = |text: &str| text.parse::<At>().map(|At(moment)| moment);
+        let noon = at("2026-01-31T12:00:00Z").unwrap();
+        for text in ["2026-01-31T13:00:00 01:00", "2026-01-31T13:00:00.000+01:00", "2026-01-31T11:00:00-01:00"] {
+            assert_eq!(at(text), Ok(noon), "{text}");
+        }
+        for bad in ["1 01:00", "2026-01-31 12:00", "x T 01:00", " "] {
+            assert!(at(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,183 +1,42 @@
-//! `/v1/scenarios`: creating, showing, commanding and deleting.
+//! `/v1/scenarios`: the routes. Those of one address stand together: the document wants it so. What they answer with is
+//! in [`answers`](super::answers), what stands behind a change in [`changes`](super::changes).
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
 use kadr_shared::{
     domain::{Command, State},
-    id::{CommandId, ScenarioId},
+    id::ScenarioId,
+    moment::Moment,
     settings::Settings,
+    time::Timestamp,
 };
 use poem_openapi::{
-    ApiResponse, Enum, Object, OpenApi,
+    OpenApi,
     param::{Header, Path, Query},
 };
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{
     Part, Services,
-    params::{IdParam, KeyParam, default_limit},
+    answers::{
+        CommandAnswer, CommandBody, CommandName, CommandProblems, ConfigureAnswer, ConfigureProblems, CreateAnswer,
+        CreateProblems, DeleteAnswer, DeleteProblems, ListProblems, ReadProblems,
+    },
+    changes::{accepted, id_from, key_or_new},
+    params::{At, AtParam, IdParam, KeyParam, default_limit, from_the_first},
 };
 use crate::{
-    body::{Body, Scenario, Scenarios, SettingsBody, Strict},
-    problem::{Failure, Problem, ProblemName, Problems},
+    body::{Body, HistoryBody, Scenario, Scenarios, SettingsBody, Strict},
+    freshness,
+    problem::{Failure, Problem, ProblemName},
+    time_travel::{self, AsOf, History, Past},
 };
 
 pub(super) struct ScenariosApi {
     pub(super) services: Arc<Services>,
 }
 
-/// What is asked of a scenario.
-#[derive(Debug, Deserialize, Object)]
-#[serde(deny_unknown_fields)]
-#[oai(rename = "Command")]
-struct CommandBody {
-    command: CommandName,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, Enum)]
-#[serde(rename_all = "snake_case")]
-#[oai(rename_all = "snake_case")]
-enum CommandName {
-    Start,
-    Stop,
-}
-
-/// A command that was stored.
-#[derive(Debug, Serialize, Object)]
-struct Accepted {
-    /// The command's id: the `Idempotency-Key` that was given, or the one made for it.
-    id: String,
-    /// The sequence of the event that answers it; null: no answer came in 2 s, it may come later.
-    accepted_at_seq: Option<u64>,
-}
-
-#[derive(ApiResponse)]
-enum CommandAnswer {
-    /// The command was accepted, or stored and not answered yet (`accepted_at_seq` is null).
-    #[oai(status = 202)]
-    Accepted(Body<Accepted>),
-}
-
-#[derive(ApiResponse)]
-#[expect(clippy::large_enum_variant, reason = "made once a request, and written at once")]
-enum CreateAnswer {
-    /// The scenario as it was created.
-    #[oai(status = 201)]
-    Created(
-        Body<Scenario>,
-        /// Where it is found.
-        #[oai(header = "Location")]
-        String,
-    ),
-    /// The command was stored, but no answer came in 2 s.
-    #[oai(status = 202)]
-    Accepted(
-        Body<Accepted>,
-        /// Where the scenario will be found.
-        #[oai(header = "Location")]
-        String,
-    ),
-}
-
-#[derive(ApiResponse)]
-enum DeleteAnswer {
-    /// It is deleted; its log stays.
-    #[oai(status = 204)]
-    Deleted,
-    /// The command was stored, but no answer came in 2 s.
-    #[oai(status = 202)]
-    Accepted(Body<Accepted>),
-}
-
-struct ReadProblems;
-struct ListProblems;
-struct CreateProblems;
-struct CommandProblems;
-struct DeleteProblems;
-
-impl Problems for ReadProblems {
-    const NAMES: &'static [ProblemName] = &[ProblemName::BadRequest, ProblemName::NotFound, ProblemName::Unavailable];
-}
-
-impl Problems for ListProblems {
-    const NAMES: &'static [ProblemName] = &[ProblemName::BadRequest, ProblemName::Unavailable];
-}
-
-impl Problems for CreateProblems {
-    const NAMES: &'static [ProblemName] = &[
-        ProblemName::BadRequest,
-        ProblemName::MalformedJson,
-        ProblemName::AlreadyExists,
-        ProblemName::IdempotencyConflict,
-        ProblemName::BodyTooLarge,
-        ProblemName::UnsupportedMediaType,
-        ProblemName::InvalidBody,
-        ProblemName::UnknownModel,
-        ProblemName::UnknownClass,
-        ProblemName::Unavailable,
-    ];
-}
-
-impl Problems for CommandProblems {
-    const NAMES: &'static [ProblemName] = &[
-        ProblemName::BadRequest,
-        ProblemName::MalformedJson,
-        ProblemName::NotFound,
-        ProblemName::AlreadyRunning,
-        ProblemName::NotRunning,
-        ProblemName::ShuttingDown,
-        ProblemName::IdempotencyConflict,
-        ProblemName::BodyTooLarge,
-        ProblemName::UnsupportedMediaType,
-        ProblemName::InvalidBody,
-        ProblemName::Unavailable,
-    ];
-}
-
-impl Problems for DeleteProblems {
-    const NAMES: &'static [ProblemName] = &[
-        ProblemName::BadRequest,
-        ProblemName::NotFound,
-        ProblemName::StillRunning,
-        ProblemName::IdempotencyConflict,
-        ProblemName::Unavailable,
-    ];
-}
-
 #[OpenApi(prefix_path = "/v1/scenarios", tag = "Part::Scenarios")]
 impl ScenariosApi {
-    /// Create a scenario
-    ///
-    /// Only `source` has to be given. Repeating a request with its `Idempotency-Key` gives the first one's answer.
-    #[oai(path = "/", method = "post", operation_id = "create_scenario")]
-    async fn create(
-        &self,
-        /// The scenario's id; one is made up if it is missing. Ids stay in the log and must not be personal data.
-        id: Query<Option<IdParam>>,
-        /// Makes repeating safe.
-        #[oai(name = "Idempotency-Key")]
-        key: Header<Option<KeyParam>>,
-        body: Strict<Settings, SettingsBody>,
-    ) -> Result<CreateAnswer, Failure<CreateProblems>> {
-        let Strict(settings, _) = body;
-        self.check_names(&settings)?;
-        let key = key_or_new(key.0);
-        let id = match id.0 {
-            Some(IdParam(id)) => id,
-            None => id_from(&key)?,
-        };
-        let location = format!("/v1/scenarios/{id}");
-        let answer = self.services.commands.ask(&id, &key, Command::Create { settings }).await?;
-        let Some(outcome) = answer else {
-            return Ok(CreateAnswer::Accepted(accepted(&key, None), location));
-        };
-        if let Some(refusal) = outcome.refusal {
-            return Err(refusal.into());
-        }
-        Ok(CreateAnswer::Created(Body(self.as_created(&id, outcome.seq).await?), location))
-    }
-
     /// The scenarios, in the order of their ids
     #[oai(path = "/", method = "get", operation_id = "list_scenarios")]
     async fn list(
@@ -187,21 +46,38 @@ impl ScenariosApi {
         limit: Query<u32>,
         /// The id after which the page begins: the last page's `next`.
         after: Query<Option<IdParam>>,
+        /// Wait until the answer has seen this sequence.
+        at_least: Query<Option<u64>>,
     ) -> Result<Body<Scenarios>, Failure<ListProblems>> {
         let after = after.0.map(|IdParam(id)| id);
+        self.services.reach(at_least.0).await?;
         // One more than asked for tells whether there is a next page.
         let mut page = self.services.model.scenarios(after.as_ref(), limit.0 + 1).await?;
         let more = page.found.len() > limit.0 as usize;
         page.found.truncate(limit.0 as usize);
         let next = if more { page.found.last().map(|(id, _)| id.to_string()) } else { None };
         let scenarios = page.found.iter().filter_map(|(id, state)| self.show(id, state, page.seq)).collect();
-        Ok(Body(Scenarios { scenarios, next }))
+        Ok(Body(Scenarios { scenarios, next, seq: page.seq }))
     }
 
     /// A scenario, its state and how it fares
+    ///
+    /// With `at` as it was then: what its log said, without the numbers that only live runs have.
     #[oai(path = "/:id", method = "get", operation_id = "get_scenario")]
-    async fn get(&self, id: Path<IdParam>) -> Result<Body<Scenario>, Failure<ReadProblems>> {
+    async fn get(
+        &self,
+        id: Path<IdParam>,
+        /// Wait until the answer has seen this sequence.
+        at_least: Query<Option<u64>>,
+        /// A sequence of the log, or a time (RFC 3339): the state after the last event up to then, by the server's
+        /// stamps.
+        at: Query<Option<AtParam>>,
+    ) -> Result<Body<Scenario>, Failure<ReadProblems>> {
         let IdParam(id) = id.0;
+        self.services.reach(at_least.0).await?;
+        if let Some(AtParam(At(at))) = at.0 {
+            return Ok(Body(self.as_it_was(&id, at).await?));
+        }
         let read = self.services.model.scenario(&id).await?;
         match read.found.and_then(|state| self.show(&id, &state, read.seq)) {
             Some(scenario) => Ok(Body(scenario)),
@@ -213,6 +89,88 @@ impl ScenariosApi {
         }
     }
 
+    /// The changes of its state, with what caused them and how long each state lasted
+    ///
+    /// Ascending. The last page tells the state that holds. A deleted scenario's history stays.
+    #[oai(path = "/:id/history", method = "get", operation_id = "get_history")]
+    async fn history(
+        &self,
+        id: Path<IdParam>,
+        /// The first sequence.
+        #[oai(default = "from_the_first")]
+        from: Query<u64>,
+        /// The most transitions.
+        #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000")))]
+        limit: Query<u32>,
+        /// Wait until the answer has seen this sequence.
+        at_least: Query<Option<u64>>,
+    ) -> Result<Body<HistoryBody>, Failure<ReadProblems>> {
+        let IdParam(id) = id.0;
+        self.services.reach(at_least.0).await?;
+        // Asked for before: what is read then is of this sequence or a later one.
+        let seq = self.services.model.scenario(&id).await?.seq;
+        let mut history = History::new(from.0, limit.0 as usize);
+        time_travel::read(&self.services.model, &id, |event| history.take(event)).await?;
+        let (transitions, next, present) = history.end().ok_or_else(nothing_happened)?;
+        Ok(Body(HistoryBody::new(transitions, next, present, Timestamp::now(), seq)))
+    }
+
+    /// Create a scenario
+    ///
+    /// Only `source` has to be given. Repeating a request with its `Idempotency-Key` gives the first one's answer.
+    #[oai(path = "/", method = "post", operation_id = "create_scenario")]
+    async fn create(
+        &self,
+        /// The scenario's id; one is made up if it is missing. Ids stay in the log and must not be personal data.
+        id: Query<Option<IdParam>>,
+        /// Makes repeating safe, for 24 hours: see above.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<KeyParam>>,
+        body: Strict<Settings, SettingsBody>,
+    ) -> Result<CreateAnswer, Failure<CreateProblems>> {
+        let Strict(settings, _) = body;
+        let key = key_or_new(key.0);
+        let id = match id.0 {
+            Some(IdParam(id)) => id,
+            None => id_from(&key)?,
+        };
+        self.check_names(&id, &key, &settings).await?;
+        let location = format!("/v1/scenarios/{id}");
+        let answer = self.services.commands.ask(&id, &key, Command::Create { settings }).await?;
+        let Some(outcome) = answer else {
+            return Ok(CreateAnswer::Accepted(accepted(&key, None), location));
+        };
+        if let Some(refusal) = outcome.refusal {
+            return Err(refusal.into());
+        }
+        Ok(CreateAnswer::Created(Body(self.as_created(&id, outcome.seq).await?), location))
+    }
+
+    /// Give a scenario that does not run other settings
+    ///
+    /// All of them: what is left out gets its default, not what it was. Repeating a request with its `Idempotency-Key`
+    /// gives the first one's answer.
+    #[oai(path = "/:id", method = "put", operation_id = "configure_scenario")]
+    async fn configure(
+        &self,
+        id: Path<IdParam>,
+        /// Makes repeating safe, for 24 hours: see above.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<KeyParam>>,
+        body: Strict<Settings, SettingsBody>,
+    ) -> Result<ConfigureAnswer, Failure<ConfigureProblems>> {
+        let (IdParam(id), Strict(settings, _)) = (id.0, body);
+        let key = key_or_new(key.0);
+        self.check_names(&id, &key, &settings).await?;
+        match self.services.commands.ask(&id, &key, Command::Reconfigure { settings }).await? {
+            None => Ok(ConfigureAnswer::Accepted(accepted(&key, None))),
+            Some(outcome) => match outcome.refusal {
+                None => Ok(ConfigureAnswer::Configured(Body(self.as_configured(&id, outcome.seq).await?))),
+                Some(refusal) => Err(refusal.into()),
+            },
+        }
+    }
+
     /// Delete a scenario that does not run
     ///
     /// Its log stays; creating the id again goes on in it.
@@ -220,7 +178,7 @@ impl ScenariosApi {
     async fn delete(
         &self,
         id: Path<IdParam>,
-        /// Makes repeating safe.
+        /// Makes repeating safe, for 24 hours: see above.
         #[oai(name = "Idempotency-Key")]
         key: Header<Option<KeyParam>>,
     ) -> Result<DeleteAnswer, Failure<DeleteProblems>> {
@@ -242,7 +200,7 @@ impl ScenariosApi {
     async fn command(
         &self,
         id: Path<IdParam>,
-        /// Makes repeating safe.
+        /// Makes repeating safe, for 24 hours: see above.
         #[oai(name = "Idempotency-Key")]
         key: Header<Option<KeyParam>>,
         body: Strict<CommandBody, CommandBody>,
@@ -264,58 +222,38 @@ impl ScenariosApi {
 }
 
 impl ScenariosApi {
-    fn check_names(&self, settings: &Settings) -> Result<(), Problem> {
-        let model = self.services.catalog.model(&settings.model)?;
-        model.classes(&settings.analysis.classes)?;
-        Ok(())
-    }
-
     fn show(&self, id: &ScenarioId, state: &State, seq: u64) -> Option<Scenario> {
         Scenario::new(id, state, seq, self.services.live.progress(id, state).as_ref())
     }
 
-    /// The scenario as its creation left it: the answer to a repeat is the same, whatever has happened since.
-    async fn as_created(&self, id: &ScenarioId, seq: u64) -> Result<Scenario, Problem> {
-        let events = self.services.model.events(id, seq, 1).await?;
-        let created = events.iter().find(|event| event.seq == seq).and_then(|event| {
-            let data = event.parse().ok()?;
-            let state = State::default().evolve(event.seq, event.time, &event.cause, &data);
-            Scenario::new(id, &state, seq, None)
-        });
-        // The tables were thrown away in this very moment.
-        created.ok_or_else(|| Problem::new(ProblemName::Unavailable, "the tables are being rebuilt: try again"))
+    async fn as_it_was(&self, id: &ScenarioId, at: Moment) -> Result<Scenario, Problem> {
+        let Services { nats, position, model, .. } = &*self.services;
+        // All that happened up to then has to be in the tables: the past does not change between two looks.
+        match at {
+            Moment::Seq(seq) => freshness::reach(nats, position, seq).await?,
+            Moment::Time(time) => freshness::reach_time(nats, position, time).await?,
+        }
+        let mut past = AsOf::new(at);
+        time_travel::read(model, id, |event| past.take(event)).await?;
+        let detail = match past.end() {
+            Past::Was(state) => match Scenario::new(id, &state, state.seq, None) {
+                Some(scenario) => return Ok(scenario),
+                None => "it did not exist then".to_owned(),
+            },
+            Past::Deleted { seq, time } => {
+                format!("it did not exist then: it had been deleted (event {seq}, {time})")
+            }
+            Past::NotYet => {
+                "it did not exist then: it had not been created yet; see its history for when it was".to_owned()
+            }
+            Past::Never => return Err(nothing_happened()),
+        };
+        Err(Problem::new(ProblemName::NotFound, detail))
     }
 }
 
-fn accepted(key: &CommandId, seq: Option<u64>) -> Body<Accepted> {
-    Body(Accepted { id: key.to_string(), accepted_at_seq: seq })
-}
-
-fn key_or_new(key: Option<KeyParam>) -> CommandId {
-    key.map_or_else(CommandId::generate, |KeyParam(key)| key)
-}
-
-/// A short id for a scenario without one. It follows from the key, so that a repeat does not create another scenario.
-fn id_from(key: &CommandId) -> Result<ScenarioId, Problem> {
-    let digest = Sha256::digest(key.as_str());
-    let id = digest.iter().take(4).fold("scenario-".to_owned(), |mut id, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(id, "{byte:02x}");
-        id
-    });
-    id.parse().map_err(|error: kadr_shared::id::IdError| Problem::internal(&error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_follows_from_the_key_and_is_short() {
-        let key = |text: &str| text.parse::<CommandId>().unwrap();
-        let id = id_from(&key("k-1")).unwrap();
-        assert_eq!(id, id_from(&key("k-1")).unwrap());
-        assert_ne!(id, id_from(&key("k-2")).unwrap());
-        assert_eq!(id.as_str().len(), "scenario-".len() + 8);
-    }
+/// For what asks for a log, which a deleted scenario has, too.
+pub(super) fn nothing_happened() -> Problem {
+    let detail = "nothing has ever happened to a scenario of this id: see /v1/scenarios for those that exist";
+    Problem::new(ProblemName::NotFound, detail)
 }

@@ -157,15 +157,14 @@ async fn a_batch_twice_is_a_batch_once(store: Store) {
     writer.apply("1", &first).await.unwrap();
     assert_eq!(writer.apply("1", &first).await.unwrap(), 2);
     // One that overlaps brings its new part only.
-    let overlapping = batch(0, vec![created(1, "gate"), refused(2, "gate", cause(2)), refused(3, "gate", cause(3))]);
+    let deleted = projected(3, "gate", cause(3), EventData::ScenarioDeleted {});
+    let overlapping = batch(0, vec![created(1, "gate"), refused(2, "gate", cause(2)), deleted]);
     assert_eq!(Writer::new(model.clone()).apply("1", &overlapping).await.unwrap(), 3);
     assert_eq!(seqs(&model, "gate").await, [1, 2, 3]);
-    let state = model.scenario(&"gate".parse().unwrap()).await.unwrap().found.unwrap();
-    assert_eq!((state.generation, state.seq, state.last_input), (1, 3, 3));
+    assert_eq!(ids(&model).await, [""; 0]);
     // What the first writer remembers is old now; it sees that.
     writer.apply("1", &batch(3, vec![refused(4, "gate", cause(4))])).await.unwrap();
-    let state = model.scenario(&"gate".parse().unwrap()).await.unwrap().found.unwrap();
-    assert_eq!((state.seq, state.last_input), (4, 4));
+    assert_eq!((ids(&model).await, seqs(&model, "gate").await), (vec![], vec![1, 2, 3, 4]), "it stays deleted");
 }
 
 async fn a_batch_behind_a_hole_is_refused(store: Store) {

@@ -11,8 +11,9 @@ use kadr_shared::{
     id::{RunId, ScenarioId},
     log,
     nats::Nats,
+    nodes::{self, LeaderBeat},
     publish::Stored,
-    subjects,
+    streams, subjects,
     tail::Tail,
     testkit::{TestServer, eventually},
     time::Timestamp,
@@ -82,7 +83,10 @@ impl RunningApi {
     }
 
     pub(crate) async fn on(nats: Nats, config: Config) -> Self {
-        let api = Api::bind(config, nats).await.unwrap();
+        Self::of(Api::bind(config, nats).await.unwrap())
+    }
+
+    pub(crate) fn of(api: Api) -> Self {
         let (address, shutdown) = (api.local_addr(), CancellationToken::new());
         let task = tokio::spawn(api.run(shutdown.clone()));
         Self { address, shutdown, task, client: client() }
@@ -110,6 +114,12 @@ impl RunningApi {
 
     pub(crate) async fn create(&self, id: &str) -> Answer {
         self.post(&format!("/v1/scenarios?id={id}"), json!({"source": {"url": "/data/a.mp4"}})).await
+    }
+
+    /// A creation or, by PUT, other settings, with a key.
+    pub(crate) async fn settings(&self, method: Method, path: &str, key: &str, url: &str) -> Answer {
+        let body = json!({"source": {"url": url}});
+        Answer::of(self.request(method, path).header("Idempotency-Key", key).json(&body)).await
     }
 
     /// A command with a key.
@@ -176,8 +186,22 @@ pub(crate) struct Orchestrator {
 impl Orchestrator {
     pub(crate) fn start(nats: Nats) -> Self {
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(answer_commands(nats)));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(answer_commands(nats.clone())));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(lead(nats, None)));
         Self { _stop: stop.drop_guard() }
+    }
+}
+
+/// Holds the leader's key, through outages.
+pub(crate) async fn lead(nats: Nats, trouble: Option<String>) {
+    let beat = LeaderBeat { orchestrator: "stand-in".into(), trouble };
+    loop {
+        if let Some(key) = nodes::read_leader(&nats).await {
+            let _ = nodes::claim_leader(&nats, &beat, key.revision).await;
+        } else {
+            let _ = streams::ensure(&nats).await;
+        }
+        tokio::time::sleep(streams::LEADER_RENEWAL).await;
     }
 }
 
@@ -245,11 +269,14 @@ fn decide(state: &State, command: &Command) -> Vec<EventData> {
             _ => refuse(Refusal::NotFound),
         };
     };
+    if let (Command::Reconfigure { settings }, Phase::Inactive) = (command, &state.phase) {
+        return vec![EventData::ScenarioReconfigured { settings: settings.clone() }];
+    }
     let idle = state.phase == Phase::Inactive;
     match command.kind() {
         CommandKind::Create => refuse(Refusal::AlreadyExists),
         CommandKind::Delete if idle => vec![EventData::ScenarioDeleted {}],
-        CommandKind::Delete => refuse(Refusal::StillRunning),
+        CommandKind::Delete | CommandKind::Reconfigure => refuse(Refusal::StillRunning),
         CommandKind::Start if idle => {
             vec![EventData::StartRequested { run: RunId::generate(), attempt: 1, settings: Box::new(settings.clone()) }]
         }
@@ -263,7 +290,6 @@ fn decide(state: &State, command: &Command) -> Vec<EventData> {
                 EventData::Deactivated { run, reason: EndReason::Stopped, frames: Some(0), error: None },
             ]
         }
-        CommandKind::Reconfigure => unreachable!("the API sends none"),
     }
 }
 

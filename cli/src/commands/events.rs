@@ -1,4 +1,6 @@
-//! `kadr events`: the log of a scenario, as it comes or folded again.
+//! `kadr events`: the log of a scenario, as it comes or folded again. Playing detections again stands in [`play`].
+
+pub mod play;
 
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use kadr_shared::domain::{Event, State};
 use serde_json::json;
 
 use crate::{
-    args::{EventsArgs, EventsCommand},
+    args::{EventsArgs, EventsCommand, ReplayArgs},
     client::Client,
     print, signals,
 };
@@ -18,7 +20,11 @@ const LOOK: Duration = Duration::from_millis(300);
 pub async fn run(command: EventsCommand) -> Result<()> {
     match command {
         EventsCommand::Tail(args) => tail(args).await,
-        EventsCommand::Replay(args) => replay(args).await,
+        EventsCommand::Replay(args) => match (&args.to_subject, &args.nats) {
+            (Some(subject), Some(nats)) => play::run(&args, subject, nats).await,
+            // Clap lets no subject through without a server.
+            _ => replay(args).await,
+        },
     }
 }
 
@@ -42,14 +48,17 @@ async fn tail(args: EventsArgs) -> Result<()> {
     }
 }
 
-/// The state after each event from `--from` on, folded from the first by `evolve` alone.
-async fn replay(args: EventsArgs) -> Result<()> {
+/// The state after each event from `--from` to `--to`, folded from the first by `evolve` alone.
+async fn replay(args: ReplayArgs) -> Result<()> {
     let events = Client::new(&args.client.api)?.all_events(&args.scenario, 1).await?;
     let mut state = State::default();
     for event in events {
+        if args.to.is_some_and(|to| to.is_before(event.seq, event.time)) {
+            break;
+        }
         let data = event.parse().context("the log holds an event that this version of kadr does not understand")?;
         state = state.evolve(event.seq, event.time, &event.cause, &data);
-        if event.seq < args.from {
+        if args.from.is_after(event.seq, event.time) {
             continue;
         }
         if args.client.json {

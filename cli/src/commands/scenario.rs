@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{AnalysisArgs, ClientArgs, Keyed, ScenarioCommand},
-    client::{Accepted, Client, Scenario},
+    client::{Accepted, Client, Configured, Scenario},
     print,
 };
 
@@ -19,14 +19,62 @@ pub async fn run(command: ScenarioCommand) -> Result<()> {
             show(&Client::new(&client.api)?.create(&id, &settings).await?, client.json)
         }
         ScenarioCommand::List { client } => list(&client).await,
-        ScenarioCommand::Get { id, client } => show(&Client::new(&client.api)?.get(&id).await?, client.json),
+        ScenarioCommand::Get { id, at, client } => show(&Client::new(&client.api)?.get_at(&id, at).await?, client.json),
+        ScenarioCommand::History { id, client } => history(&id, &client).await,
+        ScenarioCommand::Configure { id, source, analysis, key, client } => {
+            configure(&id, &settings(&absolute(&source)?, &analysis), key, &client).await
+        }
         ScenarioCommand::Start(keyed) => command_of(keyed, "start").await,
         ScenarioCommand::Stop(keyed) => command_of(keyed, "stop").await,
         ScenarioCommand::Delete { id, client } => delete(&id, &client).await,
     }
 }
 
-/// The body of a scenario's creation.
+async fn configure(id: &ScenarioId, settings: &Value, key: Option<CommandId>, client: &ClientArgs) -> Result<()> {
+    let key = key.unwrap_or_else(CommandId::generate);
+    match Client::new(&client.api)?.configure(id, settings, &key).await? {
+        Configured::Done(scenario) => show(&scenario, client.json),
+        Configured::Queued(answer) if client.json => print::json(&answer),
+        Configured::Queued(_) => {
+            println!("the settings of {id} are queued; no orchestrator has answered yet (key {key})");
+            Ok(())
+        }
+    }
+}
+
+async fn history(id: &ScenarioId, client: &ClientArgs) -> Result<()> {
+    let history = Client::new(&client.api)?.history(id).await?;
+    if client.json {
+        return print::json(&history);
+    }
+    const NONE: &str = "-";
+    let name = |state: Option<String>| state.unwrap_or_else(|| NONE.to_owned());
+    let mut table = print::table(["seq", "at", "from", "lasted", "to", "event", "by", "cause", "error"]);
+    for t in history.transitions {
+        let lasted = t.duration_ms.map_or_else(|| NONE.to_owned(), span);
+        let error = t.error.unwrap_or_default();
+        table.add_row([t.seq.to_string(), t.at, name(t.from), lasted, name(t.to), t.kind, t.actor, t.cause.id, error]);
+    }
+    println!("{table}");
+    if let Some(present) = history.present {
+        let state = present.state.as_deref().unwrap_or("deleted");
+        println!("\n{state} for {} (since {})", span(present.duration_ms), present.since);
+    }
+    Ok(())
+}
+
+/// A duration in the two units that matter: `2 d 3 h`, `1 min 5 s`, `0.250 s`.
+fn span(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0..60 => format!("{seconds}.{:03} s", millis % 1000),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// The body of a scenario's creation and configuration.
 pub fn settings(source: &str, analysis: &AnalysisArgs) -> Value {
     json!({
         "source": { "url": source },
@@ -123,4 +171,22 @@ async fn delete(id: &ScenarioId, client: &ClientArgs) -> Result<()> {
         println!("the deletion of {id} is queued; no orchestrator has answered yet");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn spans_are_short() {
+        for (millis, text) in [
+            (0, "0.000 s"),
+            (59_999, "59.999 s"),
+            (65_000, "1 min 5 s"),
+            (3_900_000, "1 h 5 min"),
+            (183_600_000, "2 d 3 h"),
+        ] {
+            assert_eq!(span(millis), text);
+        }
+    }
 }

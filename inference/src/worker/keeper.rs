@@ -6,11 +6,12 @@ use std::{
 };
 
 use async_nats::jetstream::{AckKind, message::Acker};
+use futures::future::join_all;
 use tracing::debug;
 
-use super::{ACK_WAIT, NETWORK_PATIENCE};
+use super::ACK_WAIT;
 
-/// Twice as often as needed: a sign may be lost.
+/// Three times as often as needed: a sign may be lost or late.
 const PERIOD: Duration = Duration::from_millis(ACK_WAIT.as_millis() as u64 / 3);
 
 /// The frames in hand: those whose acker somebody holds.
@@ -40,12 +41,16 @@ impl Keeper {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            for acker in self.held() {
-                match tokio::time::timeout(NETWORK_PATIENCE, acker.ack_with(AckKind::Progress)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => debug!(%error, "could not say that a frame is being worked on"),
-                    Err(_) => debug!("could not say in time that a frame is being worked on"),
+            // All at once, and nothing is waited for but the connection's taking them: one must not hold up the others.
+            let held = self.held();
+            let signs = held.iter().map(|acker| acker.ack_with(AckKind::Progress));
+            match tokio::time::timeout(PERIOD, join_all(signs)).await {
+                Ok(answers) => {
+                    for error in answers.into_iter().filter_map(Result::err) {
+                        debug!(%error, "could not say that a frame is being worked on");
+                    }
                 }
+                Err(_) => debug!("could not say in time that frames are being worked on"),
             }
         }
     }

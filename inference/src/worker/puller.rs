@@ -4,6 +4,7 @@
 //! puller makes both again and goes on.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -39,7 +40,8 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 /// What has run for so long is in order: the next trouble is a new one.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// A frame that ended so many workers is not given to one more.
+/// A frame that ended so many workers is not given to one more. Its runner sends it again after a while, as it does with one
+/// that is lost, so that it is not forgotten either.
 const MAX_DELIVERIES: i64 = 5;
 
 /// Frames that all workers of a model may have in hand together.
@@ -96,6 +98,7 @@ impl Puller {
 
     /// Pulls until `shutdown` (that is `Ok`) or trouble, in words.
     async fn pull(&self, name: &str, queue: &mpsc::Sender<Frame>, shutdown: &CancellationToken) -> Result<(), String> {
+        let mut connections = self.nats.connections();
         let mut messages = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             opened = tokio::time::timeout(2 * NETWORK_PATIENCE, self.open(name)) => {
@@ -103,10 +106,25 @@ impl Puller {
             }
         };
         debug!(consumer = name, "pulling frames");
+        // Frames that have come and found no room. They are kept alive from the first moment, so that they are taken off
+        // the connection at once; there are no more of them than were asked for.
+        let mut waiting = VecDeque::new();
         loop {
             let message = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return Ok(()),
-                message = messages.next() => message.ok_or("the pull ended")?.map_err(|e| chain(&e))?,
+                room = queue.reserve(), if !waiting.is_empty() => {
+                    let Ok(room) = room else { return Ok(()) };
+                    if let Some(frame) = waiting.pop_front() {
+                        room.send(frame);
+                    }
+                    continue;
+                }
+                message = messages.next(), if waiting.len() < self.ahead => {
+                    message.ok_or("the pull ended")?.map_err(|e| chain(&e))?
+                }
+                // Stream and consumer may be gone, and the pull with them.
+                Ok(()) = connections.changed() => return Err("the connection was replaced".to_owned()),
             };
             let published = match message.info() {
                 Ok(info) => info.published.unix_timestamp_nanos(),
@@ -116,9 +134,7 @@ impl Puller {
             let acker = self.keeper.hold(acker);
             let headers = message.headers.unwrap_or_default();
             let frame = Frame { headers, body: message.payload, published, acker, slot: self.slot.clone() };
-            if queue.send(frame).await.is_err() {
-                return Ok(());
-            }
+            waiting.push_back(frame);
         }
     }
 

@@ -60,8 +60,7 @@ fn acknowledged(gone: bool) -> (u64, EventData) {
 }
 
 fn attempt_failed() -> (u64, EventData) {
-    let retry_at = context().now;
-    (22, EventData::AttemptFailed { run: RUN, attempt: 1, error: "lost".into(), retry_at })
+    (22, EventData::AttemptFailed { run: RUN, attempt: 1, error: "lost".into(), failures: 1, pause_ms: 500 })
 }
 
 /// Every state, with those that differ in what they wait for.
@@ -105,7 +104,8 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("released", fact(Fact::Released { fence: FENCE, frames: 3 })),
         ("runner gone", Input::Signal(Signal::RunnerGone { fence: FENCE, error: error() })),
         ("proceed", Input::Signal(Signal::Proceed)),
-        ("retry due", Input::Signal(Signal::RetryDue)),
+        ("retry due", Input::Signal(Signal::RetryDue { since: 22 })),
+        ("start lost", Input::Signal(Signal::StartLost { start: START })),
     ]
 }
 
@@ -122,7 +122,7 @@ fn word(decided: Option<&EventData>) -> String {
 
 /// The whole machine. A row an input, a column a state, in the order of [`states`].
 #[rustfmt::skip]
-const TABLE: [(&str, [&str; 10]); 18] = [
+const TABLE: [(&str, [&str; 10]); 19] = [
     //                  absent             inactive                 init_startup        (retry)             in_startup_processing   active                  init_shutdown             (nobody)                  in_shutdown_processing (nobody)
     ("create",          ["scenario_created", "!already_exists",      "!already_exists",  "!already_exists",  "!already_exists",      "!already_exists",      "!already_exists",        "!already_exists",        "!already_exists",     "!already_exists"]),
     ("reconfigure",     ["!not_found",     "scenario_reconfigured",  "!still_running",   "!still_running",   "!still_running",       "!still_running",       "!still_running",         "!still_running",         "!still_running",      "!still_running"]),
@@ -142,6 +142,7 @@ const TABLE: [(&str, [&str; 10]); 18] = [
     ("runner gone",     ["-",              "-",                      "-",                "-",                "attempt_failed",       "attempt_failed",       "shutdown_acknowledged",  "-",                      "deactivated",         "-"]),
     ("proceed",         ["-",              "-",                      "-",                "-",                "-",                    "-",                    "-",                      "shutdown_acknowledged",  "-",                   "deactivated"]),
     ("retry due",       ["-",              "-",                      "-",                "start_requested",  "-",                    "-",                    "-",                      "-",                      "-",                   "-"]),
+    ("start lost",      ["-",              "-",                      "start_requested",  "-",                "-",                    "-",                    "-",                      "-",                      "-",                   "-"]),
 ];
 
 #[test]
@@ -199,18 +200,51 @@ fn attempts_end_by_the_policy_and_pauses_grow() {
         let gone = Input::Signal(Signal::RunnerGone { fence: seq, error: "lost".into() });
         let data = decide(&state, &gone, &context()).unwrap();
         state = step(state, data.clone(), &mut seq);
-        let EventData::AttemptFailed { retry_at, .. } = data else {
+        let EventData::AttemptFailed { pause_ms, .. } = data else {
             assert_eq!(data.kind(), "run_failed");
             break;
         };
-        pauses.push(retry_at.since(context().now));
-        let later = Context { now: retry_at, ..context() };
-        assert_eq!(due(&state), Some(Due::At(retry_at, Signal::RetryDue)));
-        let data = decide(&state, &Input::Signal(Signal::RetryDue), &later).unwrap();
+        pauses.push(pause_ms);
+        let signal = Signal::RetryDue { since: seq };
+        let (pause, at) = (Duration::from_millis(pause_ms), context().now.after(Duration::from_millis(pause_ms)));
+        assert_eq!(due(&state), Some(Due::After { pause, at, signal: signal.clone() }));
+        let data = decide(&state, &Input::Signal(signal), &context()).unwrap();
         state = step(state, data, &mut seq);
     }
-    assert_eq!(pauses, [Duration::from_millis(750), Duration::from_millis(1500)]);
+    assert_eq!(pauses, [375, 750]);
     assert!(matches!(&state.phase, Phase::InitShutdown { shutdown } if shutdown.reason == EndReason::Failed));
+}
+
+#[test]
+fn an_attempt_that_ran_steadily_begins_the_count_of_failures_anew() {
+    let failures_after = |active: Duration| {
+        let again = EventData::StartRequested { run: RUN, attempt: 2, settings: Box::new(settings()) };
+        let fence = 24;
+        let second = EventData::RunnerAssigned { run: RUN, attempt: 2, runner: runner() };
+        let history = [created(), start(), assigned(), attempt_failed(), (23, again), (fence, second)];
+        let state = given(&history).evolve(25, context().now, &cause(), &activated().1);
+        let later = Context { now: context().now.after(active), ..context() };
+        let gone = Input::Signal(Signal::RunnerGone { fence, error: "lost".into() });
+        match decide(&state, &gone, &later) {
+            Some(EventData::AttemptFailed { failures, .. }) => failures,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(failures_after(STEADY - Duration::from_millis(1)), 2);
+    assert_eq!(failures_after(STEADY), 1);
+}
+
+#[test]
+fn a_signal_of_an_earlier_wait_is_void() {
+    let waiting = given(&[created(), start(), assigned(), attempt_failed()]);
+    assert_eq!(decide(&waiting, &Input::Signal(Signal::RetryDue { since: 21 }), &context()), None);
+    let started = given(&[created(), start()]);
+    assert_eq!(decide(&started, &Input::Signal(Signal::StartLost { start: START - 1 }), &context()), None);
+    let again = decide(&started, &Input::Signal(Signal::StartLost { start: START }), &context());
+    assert!(
+        matches!(again, Some(EventData::StartRequested { run: RUN, attempt: 1, .. })),
+        "the same attempt: {again:?}"
+    );
 }
 
 #[test]
@@ -221,7 +255,7 @@ fn a_runner_that_leaves_in_order_is_no_failure() {
     let state = given(&[created(), start, assigned(), activated()]);
     let left = decide(&state, &fact(Fact::Left { fence: FENCE }), &context()).unwrap();
     let state = state.evolve(22, context().now, &cause(), &left);
-    let again = decide(&state, &Input::Signal(Signal::RetryDue), &context()).unwrap();
+    let again = decide(&state, &Input::Signal(Signal::RetryDue { since: 22 }), &context()).unwrap();
     assert!(matches!(again, EventData::StartRequested { attempt: 2, .. }), "at once: {again:?}");
     assert_eq!(state.run.unwrap().failures, 0);
 }
@@ -278,11 +312,11 @@ impl Machine {
             match due(&self.state) {
                 None => return,
                 Some(Due::Now(signal)) => self.feed(&Input::Signal(signal)),
-                Some(Due::At(at, signal)) => {
-                    self.at = self.at.max(at.as_millis());
+                Some(Due::After { signal, .. }) => {
                     self.feed(&Input::Signal(signal));
                     return;
                 }
+                Some(Due::Claim { .. }) => return,
                 Some(Due::Silence(held)) => {
                     self.feed(&Input::Signal(Signal::RunnerGone { fence: held.fence, error: "silent".into() }));
                 }
@@ -301,8 +335,12 @@ fn make(choice: u8, fresh: bool, machine: &Machine) -> Input {
         Phase::InitStartup { wait: Wait::Runner { start } } => start,
         _ => machine.state.seq,
     };
+    let since = match machine.state.phase {
+        Phase::InitStartup { wait: Wait::Retry { since, .. } } => since,
+        _ => machine.state.seq,
+    };
     let fact = |fact| Input::Fact { run, runner: runner(), fact };
-    match choice % 18 {
+    match choice % 19 {
         0 => Input::Command(Command::Create { settings: settings() }),
         1 => Input::Command(Command::Reconfigure { settings: settings() }),
         2 | 3 => Input::Command(Command::Start),
@@ -318,7 +356,8 @@ fn make(choice: u8, fresh: bool, machine: &Machine) -> Input {
         14 => fact(Fact::Released { fence, frames: 1 }),
         15 => fact(Fact::Left { fence }),
         16 => Input::Signal(Signal::RunnerGone { fence, error: "x".into() }),
-        _ => Input::Signal(Signal::RetryDue),
+        17 => Input::Signal(Signal::StartLost { start }),
+        _ => Input::Signal(Signal::RetryDue { since }),
     }
 }
 
@@ -368,19 +407,18 @@ proptest! {
         // Nobody else says anything any more: no runner, no camera, no worker.
         machine.settle();
         prop_assert_eq!(&machine.state.phase, &Phase::Inactive);
-        prop_assert_eq!(due(&machine.state), None);
+        prop_assert_eq!(due(&machine.state), None, "nothing more to do");
     }
 
     #[test]
     fn evolve_takes_events_that_no_decision_would_make(order in prop::collection::vec(0usize..12, 0..40)) {
-        let retry_at = context().now;
         let events = [
             created().1, start().1, assigned().1, activated().1, stop().1, acknowledged(true).1, attempt_failed().1,
             EventData::ScenarioDeleted {},
             EventData::RunFailed { run: RUN, error: "x".into() },
             EventData::Deactivated { run: RUN, reason: EndReason::Stopped, frames: None, error: None },
             EventData::SourceEnded { run: RUN, frames: 1, of: None, error: None },
-            EventData::AttemptFailed { run: RUN, attempt: 9, error: "x".into(), retry_at },
+            EventData::AttemptFailed { run: RUN, attempt: 9, error: "x".into(), failures: 9, pause_ms: 1 },
         ];
         let state = order.iter().enumerate().fold(State::default(), |state, (i, &which)| {
             state.evolve(i as u64 + 1, context().now, &cause(), &events[which])

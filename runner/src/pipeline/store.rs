@@ -20,12 +20,14 @@ use kadr_shared::{
 use tracing::warn;
 
 use super::Stops;
+use crate::{
+    board::{Meter, Trouble},
+    patience::{REQUEST, RETRY, answered},
+};
 
 /// The fence of whoever stored a result.
 const FENCE: &str = "Kadr-Fence";
-/// Between two tries while the server does not answer.
-const RETRY: Duration = Duration::from_millis(500);
-/// For one read of the stream's last message.
+/// A stored result that is to be read must come in this time; then it is asked whether it is still there.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The end of a scenario's stored results.
@@ -73,28 +75,44 @@ impl Store {
         self.frames
     }
 
-    /// Stores the result of the next frame. One that is there already is left as it is. While the server does not answer
-    /// it tries again, until `stop`: then the result may or may not be stored.
-    pub(super) async fn append(&mut self, result: &FrameDetections, stop: &Stops) -> Result<(), StoreError> {
+    /// Stores the result of the next frame. One that is there already is left as it is. While the server does not store
+    /// it, it tries again and says so, until `stop`: then the result may or may not be stored.
+    pub(super) async fn append(
+        &mut self,
+        result: &FrameDetections,
+        stop: &Stops,
+        meter: &Meter,
+    ) -> Result<(), StoreError> {
         let payload = serde_json::to_vec(result).map_err(StoreError::Write)?;
         while self.frames <= result.frame {
+            // The clock is asked each time: what waited for long may have lost its lease.
+            if !stop.none() {
+                return Err(StoreError::Stopped);
+            }
             let message = PublishMessage::build()
                 .payload(payload.clone().into())
                 .header(FENCE, self.fence.to_string())
                 .expected_last_subject_sequence(self.last);
-            match publish(&self.nats.jetstream, subjects::detections(&self.scenario), message).await {
-                Ok(Stored::At(seq)) => {
+            let stored = publish(&self.nats.jetstream, subjects::detections(&self.scenario), message);
+            let error = match answered(&self.nats, REQUEST, stored).await {
+                Some(Ok(Stored::At(seq))) => {
                     self.last = seq;
                     self.frames = result.frame + 1;
+                    meter.trouble(Trouble::Storing, None);
+                    continue;
                 }
-                Ok(Stored::Conflict | Stored::SubjectFull) => self.look().await?,
-                Err(error) => {
-                    warn!(scenario = %self.scenario, error = chain(&error), "can't store a result, trying again");
-                    tokio::select! {
-                        () = stop.any() => return Err(StoreError::Stopped),
-                        () = tokio::time::sleep(RETRY) => {}
-                    }
+                Some(Ok(Stored::Conflict | Stored::SubjectFull)) => {
+                    self.look().await?;
+                    continue;
                 }
+                Some(Err(error)) => chain(&error),
+                None => "no answer from NATS".to_owned(),
+            };
+            warn!(scenario = %self.scenario, error, "can't store a result, trying again");
+            meter.trouble(Trouble::Storing, Some(format!("can't store results: {error}")));
+            tokio::select! {
+                () = stop.any() => return Err(StoreError::Stopped),
+                () = tokio::time::sleep(RETRY) => {}
             }
         }
         Ok(())
@@ -104,7 +122,14 @@ impl Store {
     pub(super) fn replay(&self) -> Replay {
         let subject = subjects::detections(&self.scenario);
         let tail = Tail::new(self.nats.jetstream.clone(), subjects::DETECTIONS, subject, 1);
-        Replay { tail, run: self.run, next: None }
+        Replay {
+            tail,
+            nats: self.nats.clone(),
+            scenario: self.scenario.clone(),
+            run: self.run,
+            next: None,
+            over: false,
+        }
     }
 
     async fn look(&mut self) -> Result<(), StoreError> {
@@ -120,25 +145,30 @@ impl Store {
     }
 
     async fn read_last(&self) -> Result<Option<Last>, StoreError> {
-        let subject = subjects::detections(&self.scenario);
-        loop {
-            let read = async {
-                let stream = self.nats.jetstream.get_stream_no_info(subjects::DETECTIONS).await.ok()?;
-                match stream.get_last_raw_message_by_subject(&subject).await {
-                    Ok(message) => Some(Some(message)),
-                    Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Some(None),
-                    Err(_) => None,
-                }
-            };
-            match tokio::time::timeout(READ_TIMEOUT, read).await {
-                Ok(Some(None)) => return Ok(None),
-                Ok(Some(Some(message))) => return parse(&message).map(Some),
-                Ok(None) | Err(_) => {
-                    warn!(scenario = %self.scenario, "can't read the stored results' end, trying again");
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
+        match last_message(&self.nats, &self.scenario).await {
+            Some(message) => parse(&message).map(Some),
+            None => Ok(None),
         }
+    }
+}
+
+/// A scenario's last stored result. Waits for the server if it has to.
+async fn last_message(nats: &Nats, scenario: &ScenarioId) -> Option<StreamMessage> {
+    let subject = subjects::detections(scenario);
+    loop {
+        let read = async {
+            let stream = nats.jetstream.get_stream_no_info(subjects::DETECTIONS).await.ok()?;
+            match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => Some(Some(message)),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Some(None),
+                Err(_) => None,
+            }
+        };
+        if let Some(Some(last)) = answered(nats, REQUEST, read).await {
+            return last;
+        }
+        warn!(%scenario, "can't read the stored results' end, trying again");
+        tokio::time::sleep(RETRY).await;
     }
 }
 
@@ -151,22 +181,30 @@ fn parse(message: &StreamMessage) -> Result<Last, StoreError> {
 /// A run's stored results, in order.
 pub(super) struct Replay {
     tail: Tail,
+    nats: Nats,
+    scenario: ScenarioId,
     run: RunId,
     /// Read, but of a later frame than was asked for.
     next: Option<FrameDetections>,
+    /// There are no more.
+    over: bool,
 }
 
 impl Replay {
     /// What was found in a frame; nothing if its result is so old that it was evicted. Frames are asked for in order,
-    /// and only below the stored results' end: the last one is there, so that this never waits for more.
+    /// and only below the stored results' end.
     pub(super) async fn of(&mut self, frame: u64) -> Result<Vec<Detection>, StoreError> {
-        loop {
+        while !self.over {
             let result = match self.next.take() {
                 Some(result) => result,
-                None => {
-                    let entry = self.tail.next().await;
-                    serde_json::from_slice(&entry.message.payload).map_err(StoreError::Unreadable)?
-                }
+                None => match tokio::time::timeout(READ_TIMEOUT, self.tail.next()).await {
+                    Ok(entry) => serde_json::from_slice(&entry.message.payload).map_err(StoreError::Unreadable)?,
+                    // The end was there; it may have been evicted since.
+                    Err(_) => {
+                        self.over = last_message(&self.nats, &self.scenario).await.is_none();
+                        continue;
+                    }
+                },
             };
             if result.run != self.run || result.frame < frame {
                 continue;
@@ -175,7 +213,8 @@ impl Replay {
                 return Ok(result.detections);
             }
             self.next = Some(result);
-            return Ok(Vec::new());
+            break;
         }
+        Ok(Vec::new())
     }
 }

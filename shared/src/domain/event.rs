@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CommandKind, EndReason, InterruptionKind};
+use super::{CommandKind, EndReason, InterruptionKind, upcast};
 use crate::{
     id::{RunId, RunnerId, ScenarioId},
     settings::Settings,
@@ -58,12 +58,14 @@ pub enum EventData {
         of: Option<u64>,
         error: Option<String>,
     },
-    /// An attempt failed and another one follows at `retry_at`.
+    /// An attempt failed and another one follows after the pause.
     AttemptFailed {
         run: RunId,
         attempt: u32,
         error: String,
-        retry_at: Timestamp,
+        /// Failed attempts in a row: one that had run steadily begins the count anew.
+        failures: u32,
+        pause_ms: u64,
     },
     /// The runner stopped in order and let go; another attempt follows at once, and it is not counted as failed.
     RunnerLeft {
@@ -153,15 +155,17 @@ pub struct Event {
 /// An event that this version can't read.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    #[error("event {seq} has version {version}; this kadr reads version {known}: use a newer kadr", known = EventData::VERSION)]
-    Version { seq: u64, version: u32 },
+    #[error("event {seq} is {kind} in version {version}; this kadr reads version {known}: use a newer kadr")]
+    Version { seq: u64, kind: String, version: u32, known: u32 },
     #[error("event {seq} of type {kind} can't be read")]
     Data { seq: u64, kind: String, source: serde_json::Error },
 }
 
 impl EventData {
-    /// The version of the bodies below.
-    pub const VERSION: u32 = 1;
+    /// The version of its type's body, as it is written now.
+    pub fn version(&self) -> u32 {
+        upcast::current(self.kind())
+    }
 
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -184,21 +188,27 @@ impl EventData {
         }
     }
 
+    /// Whether data of this type and version is in today's shape.
+    pub fn is_current(kind: &str, version: u32) -> bool {
+        upcast::current(kind) == version
+    }
+
     /// The payload for the stream.
     pub fn body(&self, cause: Cause, actor: String) -> Result<EventBody, serde_json::Error> {
         let mut tagged = serde_json::to_value(self)?;
         let data = tagged.get_mut("data").map(Value::take).unwrap_or_default();
-        Ok(EventBody { version: Self::VERSION, cause, actor, data })
+        Ok(EventBody { version: self.version(), cause, actor, data })
     }
 }
 
 impl Event {
-    /// Parses the data into its type.
+    /// Parses the data into its type; data of an older version is brought to the newest first.
     pub fn parse(&self) -> Result<EventData, EventError> {
-        if self.version != EventData::VERSION {
-            return Err(EventError::Version { seq: self.seq, version: self.version });
+        let known = upcast::current(&self.kind);
+        if self.version > known {
+            return Err(EventError::Version { seq: self.seq, kind: self.kind.clone(), version: self.version, known });
         }
-        let tagged = serde_json::json!({ "type": self.kind, "data": self.data });
+        let tagged = serde_json::json!({ "type": self.kind, "data": upcast::upcast(self) });
         serde_json::from_value(tagged).map_err(|source| EventError::Data {
             seq: self.seq,
             kind: self.kind.clone(),
@@ -226,7 +236,7 @@ mod tests {
             EventData::SourceInterrupted { run, kind: InterruptionKind::Source, error: "gone".into() },
             EventData::SourceResumed { run },
             EventData::SourceEnded { run, frames: 3, of: Some(3), error: None },
-            EventData::AttemptFailed { run, attempt: 1, error: "lost".into(), retry_at: Timestamp::from_millis(5) },
+            EventData::AttemptFailed { run, attempt: 1, error: "lost".into(), failures: 1, pause_ms: 5 },
             EventData::RunnerLeft { run, attempt: 1 },
             EventData::RunFailed { run, error: "no file".into() },
             EventData::StopRequested { run },
@@ -256,6 +266,6 @@ mod tests {
         let line = r#"{"seq": 4, "time": "2026-01-31T12:00:00.000Z", "scenario": "gate", "type": "activated",
             "version": 2, "cause": {"input": 1, "id": "k"}, "actor": "r", "data": {}}"#;
         let event: Event = serde_json::from_str(line).unwrap();
-        assert!(matches!(event.parse(), Err(EventError::Version { seq: 4, version: 2 })));
+        assert!(matches!(event.parse(), Err(EventError::Version { seq: 4, version: 2, known: 1, .. })));
     }
 }

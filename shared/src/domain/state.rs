@@ -3,6 +3,8 @@
 //! [`State::evolve`] is total: it never fails, and an event that does not fit leaves what it can't change as it was.
 //! Whether an event *should* happen is decided elsewhere.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, EventData};
@@ -61,8 +63,9 @@ pub enum Phase {
 pub enum Wait {
     /// A runner's claim of the start with this sequence.
     Runner { start: u64 },
-    /// The moment of the next attempt.
-    Retry { at: Timestamp },
+    /// The next attempt, which begins so long after the event with sequence `since`. `at` is that moment by the server's
+    /// clock, for those who did not see the event happen.
+    Retry { since: u64, pause_ms: u64, at: Timestamp },
 }
 
 /// Who runs it. The fence is the sequence of the assignment; whatever carries an older one is void.
@@ -87,8 +90,11 @@ pub struct Run {
     pub id: RunId,
     /// Counts from 1.
     pub attempt: u32,
-    /// Attempts of it that failed.
+    /// Attempts that failed in a row: one that had run steadily begins the count anew.
     pub failures: u32,
+    /// Since when the present attempt has given results; none: it has not yet.
+    #[serde(default)]
+    pub active_since: Option<Timestamp>,
     pub started_at: Timestamp,
     /// Frames stored, known at its end.
     pub frames: Option<u64>,
@@ -186,6 +192,7 @@ impl State {
                     id: *run,
                     attempt: *attempt,
                     failures,
+                    active_since: None,
                     started_at,
                     frames: None,
                     of: None,
@@ -203,6 +210,9 @@ impl State {
                 if let Phase::InStartupProcessing { assignment } = &self.phase {
                     self.phase = Phase::Active { assignment: assignment.clone() };
                 }
+                if let Some(run) = &mut self.run {
+                    run.active_since = Some(time);
+                }
                 self.set_health(HealthStatus::Ok, None, time);
             }
             EventData::SourceInterrupted { error, .. } => {
@@ -219,15 +229,16 @@ impl State {
                 }
                 self.begin_shutdown(EndReason::Completed, error.clone(), time);
             }
-            EventData::AttemptFailed { error, retry_at, .. } => {
+            EventData::AttemptFailed { error, failures, pause_ms, .. } => {
                 if let Some(run) = &mut self.run {
-                    run.failures = run.failures.saturating_add(1);
+                    run.failures = *failures;
+                    run.active_since = None;
                 }
-                self.phase = Phase::InitStartup { wait: Wait::Retry { at: *retry_at } };
+                self.wait_to_retry(seq, time, *pause_ms);
                 self.set_health(HealthStatus::Starting, Some(error.clone()), time);
             }
             EventData::RunnerLeft { .. } => {
-                self.phase = Phase::InitStartup { wait: Wait::Retry { at: time } };
+                self.wait_to_retry(seq, time, 0);
                 self.set_health(HealthStatus::Starting, None, time);
             }
             EventData::RunFailed { error, .. } => {
@@ -254,6 +265,11 @@ impl State {
             }
         }
         self
+    }
+
+    fn wait_to_retry(&mut self, since: u64, time: Timestamp, pause_ms: u64) {
+        let at = time.after(Duration::from_millis(pause_ms));
+        self.phase = Phase::InitStartup { wait: Wait::Retry { since, pause_ms, at } };
     }
 
     /// Into shutdown; a shutdown that is under way keeps its reason.

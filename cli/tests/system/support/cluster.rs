@@ -5,7 +5,7 @@ use std::{fs, net::TcpListener, path::Path, process::Command};
 use kadr_shared::{nats::Nats, streams, testkit::eventually};
 use tempfile::TempDir;
 
-use super::process::Process;
+use super::process::{Process, running};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../nats/cluster.conf");
 const NODES: usize = 3;
@@ -14,7 +14,9 @@ const NODES: usize = 3;
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Process>,
     pub(crate) urls: Vec<String>,
-    _folder: TempDir,
+    /// For the connections between nodes.
+    ports: Vec<u16>,
+    folder: TempDir,
 }
 
 impl Cluster {
@@ -25,26 +27,44 @@ impl Cluster {
         let held: Vec<_> = (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let ports: Vec<_> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(held);
-        let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        let routes = routes.join(",");
-        let nodes: Vec<_> = (0..NODES).map(|node| start_node(folder.path(), node, ports[node], &routes)).collect();
+        let nodes: Vec<_> = (0..NODES).map(|node| start_node(folder.path(), node, &ports, "-1")).collect();
         let mut urls = Vec::new();
         for node in 0..NODES {
             urls.push(url(&folder.path().join(format!("n{node}"))).await);
         }
         let nats = Nats::connect(&urls.join(","), "test").await.unwrap();
         eventually("the cluster makes streams", || async { streams::ensure(&nats).await.ok() }).await;
-        (Self { nodes, urls, _folder: folder }, nats)
+        (Self { nodes, urls, ports, folder }, nats)
+    }
+
+    /// SIGKILL to the node of this name, as the server gives it.
+    pub(crate) fn kill(&self, name: &str) {
+        self.nodes[number(name)].signal("KILL");
+    }
+
+    /// Starts a node again that has ended, where it was.
+    pub(crate) async fn restart(&mut self, name: &str) {
+        let node = number(name);
+        let pid = self.nodes[node].pid();
+        eventually("the node has ended", || async { (!running(pid)).then_some(()) }).await;
+        let port = self.urls[node].rsplit(':').next().unwrap().to_owned();
+        self.nodes[node] = start_node(self.folder.path(), node, &self.ports, &port);
     }
 }
 
-fn start_node(folder: &Path, node: usize, port: u16, routes: &str) -> Process {
+fn number(name: &str) -> usize {
+    name.strip_prefix('n').unwrap().parse().unwrap()
+}
+
+/// `port` for clients; `-1`: a free one.
+fn start_node(folder: &Path, node: usize, ports: &[u16], port: &str) -> Process {
     let own = folder.join(format!("n{node}"));
-    fs::create_dir(&own).unwrap();
+    fs::create_dir_all(&own).unwrap();
+    let routes: Vec<_> = ports.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     let mut command = Command::new("nats-server");
-    command.args(["-c", CONFIG, "--name", &format!("n{node}"), "-a", "127.0.0.1", "-p", "-1", "-sd"]).arg(&own);
-    command.args(["--cluster", &format!("nats://127.0.0.1:{port}"), "--routes", routes, "--ports_file_dir"]).arg(&own);
-    Process::start(&mut command)
+    command.args(["-c", CONFIG, "--name", &format!("n{node}"), "-a", "127.0.0.1", "-p", port, "-sd"]).arg(&own);
+    command.args(["--cluster", &format!("nats://127.0.0.1:{}", ports[node]), "--routes", &routes.join(",")]);
+    Process::start(command.arg("--ports_file_dir").arg(&own))
 }
 
 /// The address in a node's ports file, once it is there.

@@ -8,3 +8,4 @@ pub(crate) mod lines;
 pub(crate) mod process;
 pub(crate) mod store;
 pub(crate) mod up;
+pub(crate) mod world;

@@ -103,8 +103,7 @@ impl Process {
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().unwrap();
-        assert!(status.success(), "{name} could not be sent");
+        shell(&format!("kill -{name} {}", self.pid()));
     }
 
     /// SIGKILL, and its end.
@@ -143,6 +142,10 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.end_now();
+        // A test that has failed is to say what its processes said.
+        if std::thread::panicking() {
+            eprintln!("process {} wrote: {}", self.child.id(), self.stderr());
+        }
     }
 }
 
@@ -174,6 +177,12 @@ impl Ended {
         }
         self
     }
+}
+
+/// Runs a line of the shell, which must succeed.
+pub(crate) fn shell(line: &str) {
+    let status = Command::new("sh").args(["-c", line]).status().unwrap();
+    assert!(status.success(), "{line}");
 }
 
 /// Whether a process is there and is not only waiting to be collected.

@@ -14,6 +14,18 @@ pub(crate) async fn stored(nats: &Nats, scenario: &str) -> usize {
     counts.iter().map(|(_, count)| count).sum()
 }
 
+/// A scenario's stored detections as they are.
+pub(crate) async fn recorded(nats: &Nats, scenario: &str) -> Vec<Value> {
+    let count = stored(nats, scenario).await;
+    let subject = subjects::detections(&scenario.parse().unwrap());
+    let mut tail = Tail::new(nats.jetstream.clone(), subjects::DETECTIONS, subject, 1);
+    let mut all = Vec::new();
+    while all.len() < count {
+        all.push(serde_json::from_slice(&tail.next().await.message.payload).unwrap());
+    }
+    all
+}
+
 /// Waits until at least `count` are stored; gives how many are.
 pub(crate) async fn at_least(nats: &Nats, scenario: &str, count: usize) -> usize {
     let what = format!("{count} stored results of {scenario}");

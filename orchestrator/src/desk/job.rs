@@ -1,0 +1,113 @@
+//! What is asked of the server for one decision: append, purge, look. Each in bounded time; nothing here decides.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use kadr_shared::{
+    domain::{Cause, EventData},
+    id::ScenarioId,
+    log,
+    nats::Nats,
+    publish::Stored,
+    subjects,
+    telemetry::chain,
+};
+use tokio::time::timeout;
+
+/// For an append, a read or a purge. Short: a stop that waits behind a lost acknowledgement is to be done in time.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A request that follows from the state with `last` as its sequence.
+pub(super) struct Job {
+    pub(super) nats: Nats,
+    pub(super) scenario: ScenarioId,
+    pub(super) last: u64,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Stored {
+        seq: u64,
+        kind: &'static str,
+    },
+    /// The scenario's log goes on to this sequence: the decision was made on an older state.
+    Behind {
+        last: u64,
+    },
+    /// The input changes nothing, and that is so by the newest state.
+    Void,
+    /// It is not known whether anything was stored. Trying again is safe.
+    Failed(String),
+    /// The log ends before what was read of it: it is another one.
+    Replaced,
+}
+
+impl Job {
+    pub(super) async fn append(self, cause: Cause, actor: String, data: EventData) -> (ScenarioId, Ended) {
+        let ended = self.try_append(cause, actor, &data).await.unwrap_or_else(Ended::Failed);
+        (self.scenario, ended)
+    }
+
+    /// Takes a scenario's detections away before the log says that it is deleted: doing it twice is harmless.
+    pub(super) async fn delete(self, cause: Cause, actor: String, data: EventData) -> (ScenarioId, Ended) {
+        let ended = async {
+            match self.look().await? {
+                Ended::Void => {}
+                other => return Ok(other),
+            }
+            self.purge().await?;
+            self.try_append(cause, actor, &data).await
+        };
+        let ended = ended.await.unwrap_or_else(Ended::Failed);
+        (self.scenario, ended)
+    }
+
+    /// Whether the state is the newest.
+    pub(super) async fn check(self) -> (ScenarioId, Ended) {
+        let ended = self.look().await.unwrap_or_else(Ended::Failed);
+        (self.scenario, ended)
+    }
+
+    async fn try_append(&self, cause: Cause, actor: String, data: &EventData) -> Result<Ended, String> {
+        let append = log::append(&self.nats, &self.scenario, self.last, cause, actor, data);
+        match timeout(PATIENCE, append).await {
+            Ok(Ok(Stored::At(seq))) => Ok(Ended::Stored { seq, kind: data.kind() }),
+            // Somebody else's event, or this very one of an earlier try: reading on tells which.
+            Ok(Ok(Stored::Conflict | Stored::SubjectFull)) => match self.look().await? {
+                Ended::Void => Err("the log refused an append, but has not changed".to_owned()),
+                other => Ok(other),
+            },
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err("the log does not acknowledge an append in time".to_owned()),
+        }
+    }
+
+    /// Where the scenario's log ends, by the stream's leader.
+    async fn look(&self) -> Result<Ended, String> {
+        let filter = subjects::events_of(&self.scenario);
+        let read = async {
+            let stream = self.nats.jetstream.get_stream_no_info(subjects::EVENTS).await.map_err(|e| chain(&e))?;
+            match stream.get_last_raw_message_by_subject(&filter).await {
+                Ok(message) => Ok(message.sequence),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(0),
+                Err(error) => Err(chain(&error)),
+            }
+        };
+        let last = timeout(PATIENCE, read).await.map_err(|_| "the log can't be read in time".to_owned())??;
+        Ok(match last.cmp(&self.last) {
+            std::cmp::Ordering::Less => Ended::Replaced,
+            std::cmp::Ordering::Equal => Ended::Void,
+            std::cmp::Ordering::Greater => Ended::Behind { last },
+        })
+    }
+
+    async fn purge(&self) -> Result<(), String> {
+        let purge = async {
+            let stream = self.nats.jetstream.get_stream(subjects::DETECTIONS).await.map_err(|e| chain(&e))?;
+            stream.purge().filter(subjects::detections(&self.scenario)).await.map_err(|e| chain(&e))
+        };
+        let purged = timeout(PATIENCE, purge).await.map_err(|_| "the detections can't be purged in time".to_owned())?;
+        purged.map(|_| ()).map_err(|error| format!("can't purge the detections: {error}"))
+    }
+}

@@ -1,0 +1,9 @@
+//! Runners on a real nats-server. The test is their orchestrator and their inference: it decides and answers by hand, so that
+//! it can be late, wrong or silent whenever it wants.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+
+mod frames;
+mod resume;
+mod starts;
+mod world;

@@ -1,0 +1,243 @@
+//! A log that is written by hand, answers that are made up, and runners that are killed without a word.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
+};
+
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use futures::{StreamExt, TryStreamExt};
+use kadr_runner::{Config, Limits};
+use kadr_shared::{
+    domain::{Cause, EventData, Fact, FactEnvelope},
+    id::{RunId, RunnerId, ScenarioId},
+    log,
+    message::{
+        detection::{Detection, FrameDetections, ModelStamp, RawOutcome, RawResult, Timing},
+        frame::FrameHeader,
+    },
+    nats::Nats,
+    nodes::RunnerBeat,
+    publish::Stored,
+    settings::Settings,
+    subjects::{self, FrameClass},
+    tail::Tail,
+    testkit::{PATIENCE, TestServer, eventually},
+};
+use tempfile::TempDir;
+use tokio::{runtime::Runtime, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct World {
+    pub(crate) nats: Nats,
+    pub(crate) folder: TempDir,
+    server: TestServer,
+    inbox: Tail,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let server = TestServer::start().await;
+        let nats = server.nats().await;
+        let inbox = Tail::new(nats.jetstream.clone(), subjects::INBOX, subjects::INBOX_ALL, 1);
+        Self { nats, folder: tempfile::tempdir().unwrap(), server, inbox }
+    }
+
+    /// A runner that can be killed without a word: it has threads of its own.
+    pub(crate) fn runner(&self, capacity: usize) -> Runner {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (url, stop) = (self.server.url().to_owned(), CancellationToken::new());
+        let config = Config { capacity, limits: Limits::default(), ..Config::new(self.folder.path().to_owned()) };
+        let shutdown = stop.clone();
+        let task = runtime.spawn(async move {
+            let control = Nats::connect(&url, "control").await.unwrap();
+            let frames = Nats::connect(&url, "frames").await.unwrap();
+            kadr_runner::run(config, control, frames, shutdown).await.unwrap();
+        });
+        Runner { runtime: Some(runtime), task, stop }
+    }
+
+    /// Appends an event; gives its sequence.
+    pub(crate) async fn append(&self, scenario: &ScenarioId, data: EventData) -> u64 {
+        let stream = self.nats.jetstream.get_stream(subjects::EVENTS).await.unwrap();
+        let last = stream.get_last_raw_message_by_subject(&subjects::events_of(scenario)).await;
+        let cause = Cause { input: None, id: "test".into() };
+        let last = last.map_or(0, |message| message.sequence);
+        match log::append(&self.nats, scenario, last, cause, "test".into(), &data).await.unwrap() {
+            Stored::At(seq) => seq,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) async fn start_scenario(&self, scenario: &ScenarioId, run: RunId, attempt: u32, source: &Path) -> u64 {
+        self.start_with(scenario, run, attempt, source, MODEL).await
+    }
+
+    pub(crate) async fn start_with(
+        &self,
+        scenario: &ScenarioId,
+        run: RunId,
+        attempt: u32,
+        source: &Path,
+        model: &str,
+    ) -> u64 {
+        let settings = Box::new(settings(source, model));
+        self.append(scenario, EventData::StartRequested { run, attempt, settings }).await
+    }
+
+    pub(crate) async fn assign(&self, scenario: &ScenarioId, run: RunId, runner: RunnerId) -> u64 {
+        self.append(scenario, EventData::RunnerAssigned { run, attempt: 1, runner }).await
+    }
+
+    /// The next fact of the inbox.
+    pub(crate) async fn fact(&mut self) -> (ScenarioId, FactEnvelope) {
+        let entry = timeout(PATIENCE, self.inbox.next()).await.expect("a fact in time");
+        let scenario = subjects::scenario_in(&entry.message.subject).unwrap();
+        (scenario, serde_json::from_slice(&entry.message.payload).unwrap())
+    }
+
+    /// The next claim, which must be of this start; who claims.
+    pub(crate) async fn claimed(&mut self, start: u64) -> RunnerId {
+        let (_, envelope) = self.fact().await;
+        assert_eq!(envelope.fact, Fact::Claimed { start });
+        envelope.runner
+    }
+
+    /// Waits until so many runners show signs of life.
+    pub(crate) async fn runners(&self, count: usize) -> Vec<RunnerBeat> {
+        let beats = || async {
+            let bucket = self.nats.jetstream.get_stream(subjects::NODES_STREAM).await.unwrap();
+            let keys = bucket.info_with_subjects(subjects::RUNNERS_ALL).await.unwrap();
+            let keys: Vec<(String, usize)> = keys.try_collect().await.unwrap();
+            let mut beats = Vec::new();
+            for (key, _) in keys {
+                let message = bucket.get_last_raw_message_by_subject(&key).await.ok()?;
+                beats.extend(serde_json::from_slice::<RunnerBeat>(&message.payload).ok());
+            }
+            (beats.len() == count).then_some(beats)
+        };
+        eventually(&format!("{count} runners"), beats).await
+    }
+
+    /// What is stored of a scenario, in order.
+    pub(crate) async fn results(&self, scenario: &ScenarioId) -> Vec<FrameDetections> {
+        let stream = self.nats.jetstream.get_stream(subjects::DETECTIONS).await.unwrap();
+        let subject = subjects::detections(scenario);
+        let counts = stream.info_with_subjects(&subject).await.unwrap();
+        let counts: Vec<(String, usize)> = counts.try_collect().await.unwrap();
+        let mut tail = Tail::new(self.nats.jetstream.clone(), subjects::DETECTIONS, subject, 1);
+        let mut results = Vec::new();
+        for _ in 0..counts.iter().map(|(_, count)| count).sum() {
+            results.push(serde_json::from_slice(&tail.next().await.message.payload).unwrap());
+        }
+        results
+    }
+
+    /// Answers frames until it is dropped; remembers which.
+    pub(crate) async fn inference(&self) -> Inference {
+        let config = pull::Config {
+            durable_name: Some("test".into()),
+            filter_subject: subjects::frames_of(&MODEL.parse().unwrap(), FrameClass::Batch),
+            ack_policy: AckPolicy::Explicit,
+            ..pull::Config::default()
+        };
+        let jetstream = &self.nats.jetstream;
+        let consumer: PullConsumer = jetstream.create_consumer_on_stream(config, subjects::FRAMES).await.unwrap();
+        let (nats, seen) = (self.nats.clone(), Arc::<Mutex<Vec<(u64, u64)>>>::default());
+        let noted = seen.clone();
+        let task = tokio::spawn(async move {
+            let mut frames = consumer.stream().max_messages_per_batch(4).messages().await.unwrap();
+            while let Some(frame) = frames.next().await {
+                let frame = frame.unwrap();
+                let header = FrameHeader::parse(frame.headers.as_ref().unwrap(), &frame.payload).unwrap();
+                noted.lock().unwrap().push((header.fence, header.frame));
+                let subject = subjects::results(&header.scenario, header.run);
+                let body = serde_json::to_vec(&answer(&header)).unwrap();
+                nats.client.publish(subject, body.into()).await.unwrap();
+                frame.ack().await.unwrap();
+            }
+        });
+        Inference { seen, task }
+    }
+}
+
+pub(crate) const MODEL: &str = "tiny";
+
+fn settings(source: &Path, model: &str) -> Settings {
+    let body = serde_json::json!({
+        "source": {"url": source}, "model": model, "analysis": {"input_size": "64x64"}, "outputs": {"video": false},
+    });
+    serde_json::from_value(body).unwrap()
+}
+
+/// Something to find in each frame, by its number.
+fn answer(header: &FrameHeader) -> RawResult {
+    let detection =
+        Detection { class: 0, label: "car".into(), confidence: 0.5, bbox: [header.frame as f32, 0.0, 9.0, 9.0] };
+    let model = ModelStamp { name: MODEL.parse().unwrap(), sha256: "0".repeat(64), precision: "f32".into() };
+    let timing_ms = Timing { queue: 0.0, inference: 0.0 };
+    RawResult {
+        scenario: header.scenario.clone(),
+        run: header.run,
+        fence: header.fence,
+        frame: header.frame,
+        outcome: RawOutcome::Analysed { model, detections: vec![detection], timing_ms },
+    }
+}
+
+pub(crate) struct Inference {
+    seen: Arc<Mutex<Vec<(u64, u64)>>>,
+    task: JoinHandle<()>,
+}
+
+impl Inference {
+    /// The numbers of the frames that came under a fence.
+    pub(crate) fn frames_of(&self, fence: u64) -> Vec<u64> {
+        self.seen.lock().unwrap().iter().filter(|(of, _)| *of == fence).map(|(_, frame)| *frame).collect()
+    }
+}
+
+impl Drop for Inference {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) struct Runner {
+    runtime: Option<Runtime>,
+    task: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl Runner {
+    pub(crate) fn kill(self) {}
+
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        timeout(PATIENCE, &mut self.task).await.expect("an end in time").unwrap();
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // Its connections go with its threads.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A clip of so many small frames.
+pub(crate) fn clip(folder: &Path, frames: u64) -> PathBuf {
+    let path = folder.join("clip.mp4");
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-hide_banner", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=s=64x64:r=25"]);
+    command.args(["-frames:v", &frames.to_string(), "-c:v", "libx264", "-bf", "2", "-pix_fmt", "yuv420p"]).arg(&path);
+    assert!(command.status().expect("ffmpeg is installed").success());
+    path
+}
+
+pub(crate) fn gate() -> ScenarioId {
+    "gate".parse().unwrap()
+}
