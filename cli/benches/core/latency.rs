@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadr_api::Api;
+use kadr_api::{Api, Place};
 use kadr_shared::{catalog::Catalog, domain::Command, log, nats::Nats};
 use serde_json::json;
 use tempfile::TempDir;
@@ -77,7 +77,7 @@ pub(crate) async fn run() {
 pub(crate) fn api_config(folder: &TempDir) -> kadr_api::Config {
     kadr_api::Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        data: folder.path().to_owned(),
+        database: Place::in_folder(folder.path()),
         catalog: Catalog::find::<&std::path::Path>(&[]).unwrap(),
     }
 }

@@ -9,12 +9,13 @@ mod claims;
 mod commands;
 mod latency;
 mod load;
+mod rebuild;
 mod server;
 mod warm;
 
 use serde_json::Value;
 
-const ALL: [&str; 5] = ["commands", "commands-always", "latency", "claims", "warm-1m"];
+const ALL: [&str; 6] = ["commands", "commands-always", "latency", "claims", "rebuild", "warm-1m"];
 
 fn main() {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -30,6 +31,7 @@ fn main() {
                 "latency" => latency::run().await,
                 "claims" => claims::run().await,
                 //                "rebuild" => rebuild::run(200_000).await,
+                "rebuild" => rebuild::run(200_000).await,
                 "warm-1m" => warm::run(1_000_000).await,
                 "warm-10m" => warm::run(10_000_000).await,
                 other => panic!("there is no benchmark {other}: {ALL:?}, warm-10m"),

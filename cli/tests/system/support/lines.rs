@@ -27,6 +27,23 @@ pub(crate) fn types(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["type"].as_str().unwrap()).collect()
 }
 
+/// The types of a run's log without the attempts that another one followed, and how each of those ended. On a starved
+/// machine a runner may lose its lease at any time: that is told, and nothing is lost by it.
+pub(crate) fn last_attempt<'a>(types: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
+    let (mut last, mut ends) = (Vec::new(), Vec::new());
+    for kind in types {
+        match *kind {
+            "source_interrupted" | "source_resumed" => {}
+            end @ ("runner_left" | "attempt_failed") => {
+                ends.push(end);
+                while last.pop().is_some_and(|kind| kind != "start_requested") {}
+            }
+            other => last.push(other),
+        }
+    }
+    (last, ends)
+}
+
 /// That an object has exactly these fields, separated by spaces.
 #[track_caller]
 pub(crate) fn has_exactly(value: &Value, fields: &str) {

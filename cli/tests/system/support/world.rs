@@ -13,7 +13,7 @@ use kadr_shared::{
 use super::{
     clips::clip,
     home::Home,
-    lines::types,
+    lines::{WHOLE_RUN, last_attempt, types},
     process::Process,
     store::{at_least, each_frame_once, happened, log_of},
     up::create,
@@ -30,7 +30,8 @@ pub(crate) struct World {
     frames: usize,
     url: String,
     _api: Process,
-    server: Option<TestServer>,
+    /// It ends with the world.
+    _server: Option<TestServer>,
 }
 
 impl World {
@@ -39,7 +40,7 @@ impl World {
         let server = TestServer::start().await;
         let nats = server.nats().await;
         let url = server.url().to_owned();
-        Self { server: Some(server), ..Self::on(&url, nats, frames).await }
+        Self { _server: Some(server), ..Self::on(&url, nats, frames).await }
     }
 
     /// On a NATS that the test keeps.
@@ -52,7 +53,7 @@ impl World {
         // Small pictures are made and decoded quickly; the input that they are put into takes some time.
         let options = format!("-frames:v {frames} -c:v libx264 -preset ultrafast -pix_fmt yuv420p");
         clip(&home, "clip.mp4", "s=160x120:r=25", &options);
-        Self { home, api, _api: process, nats, frames, url: url.to_owned(), server: None }
+        Self { home, api, _api: process, nats, frames, url: url.to_owned(), _server: None }
     }
 
     /// Starts a service by itself.
@@ -74,13 +75,17 @@ impl World {
         self.command("start", id).await;
     }
 
-    /// Waits for the run's end and checks that nothing is missing or there twice; gives the log's types.
+    /// Waits for the end of a run that must complete with each frame once; tells how the attempts before the last one ended.
     pub(crate) async fn completed(&self, id: &str) -> Vec<String> {
         let last = happened(&self.nats, id, "deactivated").await;
         assert_eq!(last["data"]["reason"], "completed", "{last}");
         assert_eq!(last["data"]["frames"], self.frames);
         each_frame_once(&self.nats, id, self.frames).await;
-        self.types(id).await
+        let types = self.types(id).await;
+        let types: Vec<_> = types.iter().map(String::as_str).collect();
+        let (last, ends) = last_attempt(&types);
+        assert_eq!(last, WHOLE_RUN, "no transition is missing or there twice: {types:?}");
+        ends.into_iter().map(str::to_owned).collect()
     }
 
     /// The types of a scenario's log so far.
