@@ -95,7 +95,7 @@ async fn a_server_that_is_away_at_the_start_is_told_and_taken_up_when_it_comes()
     assert_eq!(api.get("/health/live").await.status, 200);
     ground.postgres.begin().await;
     api.ready().await;
-    assert_eq!(api.get("/v1/scenarios").await.json(200), json!({"scenarios": [], "next": null}));
+    assert_eq!(api.get("/v1/scenarios").await.json(200)["scenarios"], json!([]));
 }
 
 #[tokio::test]
