@@ -116,7 +116,6 @@ mod tests {
                 attempt: 1,
                 failures: 0,
                 started_at: Timestamp::default(),
-                active_since: None,
                 frames: None,
                 of: None,
                 settings: Box::new(settings),

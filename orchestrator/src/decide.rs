@@ -32,10 +32,11 @@ pub enum Signal {
     StartLost { start: u64 },
 }
 
-/// Clock and chance, as arguments.
+/// Clock and chance, as arguments. There is no time of day among them: wall clocks may be wrong.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
-    pub now: Timestamp,
+    /// How long the scenario has been active without a break; zero: it is not.
+    pub active_for: Duration,
     /// The id of a run, should one begin.
     pub new_run: RunId,
     /// From 0 to 1: spreads retries.
@@ -229,7 +230,7 @@ fn held(shutdown: &Shutdown, fence: u64) -> bool {
 
 /// An attempt failed: another one by the restart policy, or the end of the run.
 fn failure(state: &State, run: RunId, error: &str, retry: bool, context: &Context) -> EventData {
-    let failures = state.run.as_ref().map_or(1, |r| failures_in_a_row(r, context.now));
+    let failures = state.run.as_ref().map_or(1, |r| failures_in_a_row(r, context.active_for));
     let again = state.run.as_ref().filter(|r| r.settings.restart.allows_after(failures, retry));
     match again {
         Some(r) => EventData::AttemptFailed {
@@ -244,9 +245,8 @@ fn failure(state: &State, run: RunId, error: &str, retry: bool, context: &Contex
 }
 
 /// The failures in a row, this one included.
-fn failures_in_a_row(run: &Run, now: Timestamp) -> u32 {
-    let steady = run.active_since.is_some_and(|since| now.since(since) >= STEADY);
-    if steady { 1 } else { run.failures.saturating_add(1) }
+fn failures_in_a_row(run: &Run, active_for: Duration) -> u32 {
+    if active_for >= STEADY { 1 } else { run.failures.saturating_add(1) }
 }
 
 /// The pause after the `failures`-th failed attempt: doubled each time, half of it by chance.

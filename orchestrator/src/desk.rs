@@ -16,7 +16,6 @@ use kadr_shared::{
     domain::{Cause, EventData},
     id::{RunId, ScenarioId},
     nats::Nats,
-    time::Timestamp,
 };
 use tracing::{debug, error, info};
 
@@ -179,7 +178,8 @@ impl Desk {
         }
         while let Some(work) = lane.queue.front() {
             let handled = work.cause.input.is_some_and(|input| input <= state.last_input);
-            let context = Context { now: Timestamp::now(), new_run: RunId::generate(), jitter: jitter() };
+            let active_for = book.timers().active_for(scenario, Instant::now());
+            let context = Context { active_for, new_run: RunId::generate(), jitter: jitter() };
             let decided = if handled { None } else { decide(&state, &work.input, &context) };
             let job = Job { nats: self.nats.clone(), scenario: scenario.clone(), last: state.seq };
             let job: BoxFuture<'static, _> = match (decided, &work.input) {

@@ -42,6 +42,8 @@ enum Step {
     /// For the runner with this fence.
     InitShutdown(u64),
     InShutdown(u64),
+    /// For nothing: it has results, from the runner with this fence.
+    Active(u64),
     Other,
 }
 
@@ -52,6 +54,7 @@ impl Step {
             (Some(Due::After { signal: Signal::RetryDue { since }, .. }), _) => Self::Pause(since),
             (Some(Due::Silence(held)), Phase::InitShutdown { .. }) => Self::InitShutdown(held.fence),
             (Some(Due::Silence(held)), _) => Self::InShutdown(held.fence),
+            (_, Phase::Active { assignment }) => Self::Active(assignment.fence),
             _ => Self::Other,
         }
     }
@@ -96,6 +99,14 @@ impl Timers {
                 silent.then_some(Signal::RunnerGone { fence: held.fence, error })
             }
             Due::Claim { .. } => None,
+        }
+    }
+
+    /// How long it has been active, as far as this orchestrator has seen.
+    pub(crate) fn active_for(&self, scenario: &ScenarioId, now: Instant) -> Duration {
+        match self.timers.get(scenario) {
+            Some(Timer { step: Step::Active(_), entered, .. }) => now.duration_since(*entered),
+            _ => Duration::ZERO,
         }
     }
 
@@ -168,6 +179,19 @@ mod tests {
         assert_eq!(rest(AT.after(Duration::from_secs(9))), Some(0));
         // A wall clock that is far behind the server's.
         assert_eq!(rest(AT), Some(500));
+    }
+
+    #[test]
+    fn how_long_it_has_been_active_is_known_whatever_the_wall_clock_says() {
+        let (mut timers, begun) = (Timers::default(), Instant::now());
+        let later = begun + Duration::from_secs(9);
+        timers.note(&gate(), &after(&[]), true, begun, AT);
+        assert_eq!(timers.active_for(&gate(), later), Duration::ZERO, "it is not active yet");
+        timers.note(&gate(), &after(&[EventData::Activated { run: RUN }]), true, begun, AT);
+        let interrupted = EventData::SourceResumed { run: RUN };
+        let state = after(&[EventData::Activated { run: RUN }, interrupted]);
+        timers.note(&gate(), &state, true, begun + Duration::from_secs(5), AT.after(Duration::from_secs(86_400)));
+        assert_eq!(timers.active_for(&gate(), later), Duration::from_secs(9));
     }
 
     #[test]

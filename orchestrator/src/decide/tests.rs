@@ -21,8 +21,11 @@ fn runner() -> RunnerId {
 }
 
 fn context() -> Context {
-    Context { now: Timestamp::from_millis(1_000_000), new_run: RUN, jitter: 0.5 }
+    Context { active_for: Duration::ZERO, new_run: RUN, jitter: 0.5 }
 }
+
+/// When the server stored what is folded here.
+const NOW: Timestamp = Timestamp::EPOCH;
 
 fn cause() -> Cause {
     Cause { input: Some(1), id: "k".into() }
@@ -30,9 +33,7 @@ fn cause() -> Cause {
 
 /// A state by its history: given these events, each at the sequence that is named.
 fn given(history: &[(u64, EventData)]) -> State {
-    history.iter().fold(State::default(), |state, (seq, data)| {
-        state.evolve(*seq, Timestamp::from_millis(999_000), &cause(), data)
-    })
+    history.iter().fold(State::default(), |state, (seq, data)| state.evolve(*seq, NOW, &cause(), data))
 }
 
 fn created() -> (u64, EventData) {
@@ -190,7 +191,7 @@ fn attempts_end_by_the_policy_and_pauses_grow() {
     let mut seq = 1;
     let step = |state: State, data: EventData, seq: &mut u64| {
         *seq += 1;
-        state.evolve(*seq, context().now, &cause(), &data)
+        state.evolve(*seq, NOW, &cause(), &data)
     };
     state = step(state, EventData::StartRequested { run: RUN, attempt: 1, settings: Box::new(limited) }, &mut seq);
     let mut pauses = Vec::new();
@@ -206,7 +207,7 @@ fn attempts_end_by_the_policy_and_pauses_grow() {
         };
         pauses.push(pause_ms);
         let signal = Signal::RetryDue { since: seq };
-        let (pause, at) = (Duration::from_millis(pause_ms), context().now.after(Duration::from_millis(pause_ms)));
+        let (pause, at) = (Duration::from_millis(pause_ms), NOW.after(Duration::from_millis(pause_ms)));
         assert_eq!(due(&state), Some(Due::After { pause, at, signal: signal.clone() }));
         let data = decide(&state, &Input::Signal(signal), &context()).unwrap();
         state = step(state, data, &mut seq);
@@ -222,8 +223,8 @@ fn an_attempt_that_ran_steadily_begins_the_count_of_failures_anew() {
         let fence = 24;
         let second = EventData::RunnerAssigned { run: RUN, attempt: 2, runner: runner() };
         let history = [created(), start(), assigned(), attempt_failed(), (23, again), (fence, second)];
-        let state = given(&history).evolve(25, context().now, &cause(), &activated().1);
-        let later = Context { now: context().now.after(active), ..context() };
+        let state = given(&history).evolve(25, NOW, &cause(), &activated().1);
+        let later = Context { active_for: active, ..context() };
         let gone = Input::Signal(Signal::RunnerGone { fence, error: "lost".into() });
         match decide(&state, &gone, &later) {
             Some(EventData::AttemptFailed { failures, .. }) => failures,
@@ -254,7 +255,7 @@ fn a_runner_that_leaves_in_order_is_no_failure() {
     let start = (START, EventData::StartRequested { run: RUN, attempt: 1, settings: Box::new(never) });
     let state = given(&[created(), start, assigned(), activated()]);
     let left = decide(&state, &fact(Fact::Left { fence: FENCE }), &context()).unwrap();
-    let state = state.evolve(22, context().now, &cause(), &left);
+    let state = state.evolve(22, NOW, &cause(), &left);
     let again = decide(&state, &Input::Signal(Signal::RetryDue { since: 22 }), &context()).unwrap();
     assert!(matches!(again, EventData::StartRequested { attempt: 2, .. }), "at once: {again:?}");
     assert_eq!(state.run.unwrap().failures, 0);
@@ -265,9 +266,9 @@ fn a_stop_during_the_shutdown_of_a_completed_run_leaves_it_completed() {
     let ended = (30, EventData::SourceEnded { run: RUN, frames: 3, of: Some(3), error: None });
     let state = given(&[created(), start(), assigned(), activated(), ended, (31, stop().1)]);
     let released = fact(Fact::Released { fence: FENCE, frames: 3 });
-    let state = state.evolve(32, context().now, &cause(), &acknowledged(false).1);
+    let state = state.evolve(32, NOW, &cause(), &acknowledged(false).1);
     let data = decide(&state, &released, &context()).unwrap();
-    let state = state.evolve(33, context().now, &cause(), &data);
+    let state = state.evolve(33, NOW, &cause(), &data);
     assert_eq!(state.ended.unwrap().reason, EndReason::Completed);
     assert_eq!(state.run.unwrap().frames, Some(3));
 }
@@ -283,8 +284,9 @@ struct Machine {
 impl Machine {
     fn feed(&mut self, input: &Input) {
         self.at += 700;
+        let time = Timestamp::from_millis(self.at);
         let context = Context {
-            now: Timestamp::from_millis(self.at),
+            active_for: Duration::from_millis(700),
             new_run: RunId::from_u128(1 + self.log.len() as u128),
             jitter: 0.3,
         };
@@ -295,7 +297,7 @@ impl Machine {
         let body = data.body(cause.clone(), "test".into()).unwrap();
         self.log.push(Event {
             seq,
-            time: context.now,
+            time,
             scenario: "gate".parse().unwrap(),
             kind: data.kind().into(),
             version: body.version,
@@ -303,7 +305,7 @@ impl Machine {
             actor: body.actor,
             data: body.data,
         });
-        self.state = std::mem::take(&mut self.state).evolve(seq, context.now, &cause, &data);
+        self.state = std::mem::take(&mut self.state).evolve(seq, time, &cause, &data);
     }
 
     /// Does what is due, to the end of what is due at once or by waiting.
@@ -421,7 +423,7 @@ proptest! {
             EventData::AttemptFailed { run: RUN, attempt: 9, error: "x".into(), failures: 9, pause_ms: 1 },
         ];
         let state = order.iter().enumerate().fold(State::default(), |state, (i, &which)| {
-            state.evolve(i as u64 + 1, context().now, &cause(), &events[which])
+            state.evolve(i as u64 + 1, NOW, &cause(), &events[which])
         });
         prop_assert_eq!(state.seq, order.len() as u64);
     }

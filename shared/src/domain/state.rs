@@ -92,9 +92,6 @@ pub struct Run {
     pub attempt: u32,
     /// Attempts that failed in a row: one that had run steadily begins the count anew.
     pub failures: u32,
-    /// Since when the present attempt has given results; none: it has not yet.
-    #[serde(default)]
-    pub active_since: Option<Timestamp>,
     pub started_at: Timestamp,
     /// Frames stored, known at its end.
     pub frames: Option<u64>,
@@ -192,7 +189,6 @@ impl State {
                     id: *run,
                     attempt: *attempt,
                     failures,
-                    active_since: None,
                     started_at,
                     frames: None,
                     of: None,
@@ -209,9 +205,6 @@ impl State {
             EventData::Activated { .. } => {
                 if let Phase::InStartupProcessing { assignment } = &self.phase {
                     self.phase = Phase::Active { assignment: assignment.clone() };
-                }
-                if let Some(run) = &mut self.run {
-                    run.active_since = Some(time);
                 }
                 self.set_health(HealthStatus::Ok, None, time);
             }
@@ -232,7 +225,6 @@ impl State {
             EventData::AttemptFailed { error, failures, pause_ms, .. } => {
                 if let Some(run) = &mut self.run {
                     run.failures = *failures;
-                    run.active_since = None;
                 }
                 self.wait_to_retry(seq, time, *pause_ms);
                 self.set_health(HealthStatus::Starting, Some(error.clone()), time);
