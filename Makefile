@@ -53,6 +53,8 @@ up: deps nats ## start the whole system on 127.0.0.1 until Ctrl-C
 	@$(KADR) models fetch yolov8n --if-missing
 	@$(KADR) up
 
+# What only tests need comes on top.
+test: NEEDED := test
 test: deps nats ## set up what the tests need; format, lints, then all tests
 	@scripts/test.sh
 
@@ -74,7 +76,7 @@ setup: deps nats clip ## all that make demo sets up: NATS server, clip, weights
 	@$(KADR) models fetch yolov8n --if-missing
 
 deps: ## system packages: install them (root and apt-get) or say what to type
-	@scripts/deps.sh
+	@scripts/deps.sh $(NEEDED)
 
 nats: deps ## a NATS server of 2.14 or newer: from PATH, or into .kadr/bin
 	@scripts/nats.sh

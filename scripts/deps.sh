@@ -2,10 +2,13 @@
 # Makes sure of the programs that building, the demo and the tests need. With root and apt-get it installs what is
 # missing; elsewhere it only says what to type. It does nothing, and needs no network, when all is there.
 # It installs no Rust and nothing of kadr's own (that goes into .kadr by nats.sh and clip.sh).
-# usage: scripts/deps.sh [ci]     ci: also what only the checks of scripts and container files use
+# usage: scripts/deps.sh [test|ci]     test: also what only tests use (a PostgreSQL server)
+#                                      ci: also what only the checks of scripts and container files use
 set -eu
 
 has() { command -v "$1" >/dev/null 2>&1; }
+# Debian keeps the server's programs off PATH.
+has_postgres() { has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
 has_yaml() { python3 -c 'import yaml' 2>/dev/null || /usr/bin/python3 -c 'import yaml' 2>/dev/null; }
 
 # The Debian packages of what is missing.
@@ -17,6 +20,7 @@ missing() {
     has python3 && python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
     # Where there is dpkg: elsewhere the system has certificates of its own.
     if has dpkg && [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then echo ca-certificates; fi
+    case ${1-} in test | ci) has_postgres || echo postgresql ;; esac
     if [ "${1-}" = ci ]; then
         has shellcheck || echo shellcheck
         has_yaml || echo python3-yaml
@@ -50,6 +54,9 @@ for package in $packages; do
     case $package in
     nasm)
         echo "kadr: warning: nasm is missing; video will be decoded 2 to 3 times slower. To mend it: $command" >&2
+        ;;
+    postgresql)
+        echo "kadr: warning: PostgreSQL's server is missing; tests that need it will fail. To mend it: $command" >&2
         ;;
     shellcheck | python3-yaml)
         echo "kadr: warning: $package is missing; what it checks is left out. To mend it: $command" >&2

@@ -1,8 +1,8 @@
 //! Why the API can't start or had to end. What goes wrong in a single request is a [`problem`](crate::problem).
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::net::SocketAddr;
 
-use crate::read_model::OpenError;
+use crate::{projection::ProjectionError, read_model::OpenError};
 
 /// The end of the service.
 #[derive(Debug, thiserror::Error)]
@@ -11,10 +11,10 @@ pub enum ApiError {
     AddressInUse { address: SocketAddr, source: std::io::Error },
     #[error("can't listen at {address}: give another address by --listen")]
     Listen { address: SocketAddr, source: std::io::Error },
-    #[error("can't use the folder {path} for the API's tables: make it writable, or give another one by --data")]
-    Folder { path: PathBuf, source: std::io::Error },
-    #[error("can't open the API's tables")]
+    #[error(transparent)]
     ReadModel(#[from] OpenError),
+    #[error("the tables can't be rebuilt")]
+    Rebuild(#[source] ProjectionError),
     #[error("the HTTP server ended")]
     Serve(#[source] std::io::Error),
     #[error("the API's {task} ended unexpectedly")]

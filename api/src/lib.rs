@@ -14,7 +14,8 @@
 //! | `freshness` | waiting until the tables have come to a sequence |
 //! | `time_travel` | the past: a scenario as it was, its transitions |
 //! | `projection` | follows the log into the read model |
-//! | `read_model` | the tables: opening, reading, writing |
+//! | `read_model` | the tables, in SQLite or PostgreSQL: opening, reading, writing |
+//! | `place` | where the tables are, as a user writes it |
 //! | `live` | the runners' numbers of this moment, in memory only |
 
 mod body;
@@ -23,6 +24,7 @@ mod error;
 mod freshness;
 mod http;
 mod live;
+mod place;
 mod problem;
 mod projection;
 mod read_model;
@@ -31,5 +33,8 @@ mod storage;
 mod time_travel;
 
 pub use error::ApiError;
+pub use place::{Place, PlaceError};
 pub use problem::ProblemName;
+pub use projection::{Progress, ProjectionError, Rebuilt, rebuild};
+pub use read_model::OpenError;
 pub use service::{Api, Config};

@@ -1,18 +1,19 @@
 //! The projection: follows the log and writes what it says into the read model.
 //!
-//! Events and checkpoint are committed together, so after any end it goes on where it was. It never skips an event: what
-//! it can't read stops it, loudly. It tells its position to those who wait for it.
+//! Events and checkpoint are committed together, so after any end it goes on where the tables are, whoever wrote them.
+//! It never skips an event: what it can't read stops it, loudly. It tells its position to those who wait for it.
+
+mod reader;
+mod rebuild;
 
 use std::time::Duration;
 
 use async_nats::jetstream::context::GetStreamError;
 use kadr_shared::{
     domain::EventError,
-    log,
     nats::Nats,
     streams::{self, StreamsError},
     subjects,
-    tail::{Entry, Tail},
     telemetry::chain,
 };
 use tokio::{
@@ -22,17 +23,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::read_model::{Checkpoint, Projected, ReadModel, WriteError};
+use self::reader::{Reader, Stretch};
+use crate::read_model::{OpenError, ReadModel, WriteError, Writer};
 
-/// The most events in a transaction: a rebuild is fast, and a commit stays short.
-const BATCH: usize = 256;
-/// How long a batch waits for events that are said to follow.
-const LINGER: Duration = Duration::from_millis(100);
-/// How often it is checked that the log is still the same one.
+pub use rebuild::{Progress, Rebuilt, rebuild};
+
+/// How often it is checked that the log and the tables are still the same ones.
 const CHECK: Duration = Duration::from_secs(2);
 /// A commit that takes longer has failed.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
-/// A question to NATS that takes longer has failed.
+/// A question to NATS or about the tables that takes longer has failed.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// Setting up all streams takes several questions.
 const ENSURE_DEADLINE: Duration = Duration::from_secs(20);
@@ -65,18 +65,33 @@ pub(crate) struct LogEnd {
     pub(crate) last: u64,
 }
 
+/// Why the tables can't follow the log.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProjectionError {
+pub enum ProjectionError {
     #[error("NATS does not tell about the log in time")]
-    Silent(#[from] Elapsed),
+    Silent,
+    #[error("the tables take nothing in time")]
+    Slow,
+    #[error("the log's next event did not come in time: see that NATS runs")]
+    Dry,
     #[error("can't read about the log")]
     Stream(#[from] GetStreamError),
     #[error(transparent)]
     Streams(#[from] StreamsError),
     #[error(transparent)]
-    Write(#[from] WriteError),
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Write(Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
     Event(#[from] EventError),
+    #[error("event {seq} can't be written as JSON")]
+    Line { seq: u64, source: serde_json::Error },
+}
+
+impl From<WriteError> for ProjectionError {
+    fn from(error: WriteError) -> Self {
+        Self::Write(Box::new(error))
+    }
 }
 
 impl ProjectionError {
@@ -88,7 +103,8 @@ impl ProjectionError {
 
 /// Asks for the end of the log, within a deadline.
 pub(crate) async fn log_end(nats: &Nats) -> Result<LogEnd, ProjectionError> {
-    let stream = timeout(ASK_DEADLINE, nats.jetstream.get_stream(subjects::EVENTS)).await??;
+    let asked = timeout(ASK_DEADLINE, nats.jetstream.get_stream(subjects::EVENTS)).await;
+    let stream = asked.map_err(|_| ProjectionError::Silent)??;
     let info = stream.cached_info();
     Ok(LogEnd { stream: info.created.unix_timestamp_nanos().to_string(), last: info.state.last_sequence })
 }
@@ -96,31 +112,32 @@ pub(crate) async fn log_end(nats: &Nats) -> Result<LogEnd, ProjectionError> {
 /// What ended a stretch of following in order.
 enum End {
     Shutdown,
-    /// It is another log now.
-    Recreated,
+    /// It is another log now, or somebody has begun the tables anew.
+    Moved,
 }
 
 /// Follows the log into the read model.
 pub(crate) struct Projection {
     nats: Nats,
     model: ReadModel,
+    writer: Writer,
     position: watch::Sender<Position>,
 }
 
 impl Projection {
     pub(crate) fn new(nats: Nats, model: ReadModel) -> (Self, watch::Receiver<Position>) {
         let (position, receiver) = watch::channel(Position { seq: 0, following: Following::Starting });
-        (Self { nats, model, position }, receiver)
+        (Self { nats, writer: Writer::new(model.clone()), model, position }, receiver)
     }
 
     /// Runs until the shutdown, through outages and failures.
-    pub(crate) async fn run(self, shutdown: CancellationToken) {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let mut retry = FIRST_RETRY;
         loop {
             let before = self.position.borrow().seq;
             let error = match self.follow(&shutdown).await {
                 Ok(End::Shutdown) => return,
-                Ok(End::Recreated) => continue,
+                Ok(End::Moved) => continue,
                 Err(error) => error,
             };
             let reason = chain(&error);
@@ -143,116 +160,110 @@ impl Projection {
     }
 
     /// Follows from the checkpoint on. Everything that was not committed is read again by the next call.
-    async fn follow(&self, shutdown: &CancellationToken) -> Result<End, ProjectionError> {
-        let checkpoint = tokio::select! {
+    async fn follow(&mut self, shutdown: &CancellationToken) -> Result<End, ProjectionError> {
+        let (stream, from) = tokio::select! {
             () = shutdown.cancelled() => return Ok(End::Shutdown),
-            checkpoint = self.start() => checkpoint?,
+            started = self.start() => started?,
         };
-        let mut tail = log::tail(&self.nats, checkpoint.seq + 1);
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut reader = Reader::start(&self.nats, from);
         let mut check = interval_at(Instant::now() + CHECK, CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(End::Shutdown),
-                // The batch outlives this choice: what was read before another branch won stays in it.
-                () = fill(&mut tail, &mut batch) => {
-                    self.commit(&batch).await?;
-                    batch.clear();
+                stretch = reader.next() => {
+                    if let Some(end) = self.commit(&stream, stretch).await? {
+                        return Ok(end);
+                    }
                 }
                 _ = check.tick() => {
-                    if self.is_another(&checkpoint).await {
-                        return Ok(End::Recreated);
+                    if self.has_moved(&stream).await {
+                        return Ok(End::Moved);
                     }
                 }
             }
         }
     }
 
-    /// Makes the checkpoint fit the log: if it is another log's, everything begins anew.
-    async fn start(&self) -> Result<Checkpoint, ProjectionError> {
-        timeout(ENSURE_DEADLINE, streams::ensure(&self.nats)).await??;
+    /// Makes the tables fit the log: which one it is, and where to go on.
+    async fn start(&mut self) -> Result<(String, u64), ProjectionError> {
+        let ensured = timeout(ENSURE_DEADLINE, streams::ensure(&self.nats)).await;
+        ensured.map_err(|_| ProjectionError::Silent)??;
+        self.model.prepare().await?;
+        // The checkpoint first: another API may write what was appended since.
+        let at = in_time(self.model.checkpoint()).await?;
         let log = log_end(&self.nats).await?;
-        let mut checkpoint = self.model.checkpoint().await?;
-        if checkpoint.stream != log.stream || checkpoint.seq > log.last {
-            if !checkpoint.stream.is_empty() {
-                warn!(was_at = checkpoint.seq, end = log.last, "the tables are not of this log: they are rebuilt");
-            }
-            self.model.begin_anew(&log.stream).await?;
-            checkpoint = Checkpoint { stream: log.stream, seq: 0 };
+        let rewound = at.stream == log.stream && at.seq > log.last;
+        let claim = in_time(self.writer.claim(&log.stream, rewound)).await?;
+        if claim.anew {
+            warn!(
+                was_at = at.seq,
+                end = log.last,
+                "the tables are not of this log, or of another version: they are rebuilt"
+            );
         }
-        info!(seq = checkpoint.seq, of = log.last, "following the log");
-        self.position.send_replace(Position { seq: checkpoint.seq, following: Following::Yes });
-        Ok(checkpoint)
+        info!(seq = claim.seq, of = log.last, "following the log");
+        self.position.send_replace(Position { seq: claim.seq, following: Following::Yes });
+        Ok((log.stream, claim.seq))
     }
 
-    /// Whether the log is another one than that of the checkpoint. If that can't be told now, the next check will.
-    async fn is_another(&self, checkpoint: &Checkpoint) -> bool {
+    /// Whether the log is another one, or the tables were begun anew under us. If that can't be told now, the next
+    /// check will.
+    async fn has_moved(&self, stream: &str) -> bool {
         use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+        let seq = self.position.borrow().seq;
         match log_end(&self.nats).await {
-            Ok(log) => log.stream != checkpoint.stream || log.last < self.position.borrow().seq,
+            Ok(log) if log.stream != stream || log.last < seq => return true,
+            Ok(_) => {}
             Err(ProjectionError::Stream(e)) => {
-                matches!(e.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+                return matches!(e.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND);
             }
-            Err(error) => {
-                debug!(error = %chain(&error), "can't check which log it is");
-                false
-            }
+            Err(error) => debug!(error = %chain(&error), "can't check which log it is"),
+        }
+        match timeout(ASK_DEADLINE, self.model.checkpoint()).await {
+            Ok(Ok(at)) => at.stream != stream || at.seq < seq,
+            Ok(Err(_)) | Err(_) => false,
         }
     }
 
-    async fn commit(&self, entries: &[Entry]) -> Result<(), ProjectionError> {
-        let mut events = Vec::with_capacity(entries.len());
-        let mut seen = None;
-        let mut unreadable = None;
-        for entry in entries {
-            match read(entry) {
-                Ok(event) => events.extend(event),
-                Err(error) => {
-                    unreadable = Some(error);
-                    break;
-                }
-            }
-            seen = Some(entry.seq);
-        }
-        // What comes before an unreadable one is good.
-        if let Some(last) = seen {
-            match timeout(WRITE_DEADLINE, self.model.apply(&events)).await? {
+    /// Writes a stretch of the log down, and says so.
+    async fn commit(&mut self, stream: &str, stretch: Stretch) -> Result<Option<End>, ProjectionError> {
+        // What comes before an unreadable event is good.
+        if stretch.batch.last > stretch.batch.after {
+            match in_time(self.writer.apply(stream, &stretch.batch)).await {
+                Ok(seq) => drop(self.position.send_replace(Position { seq, following: Following::Yes })),
+                Err(Failed::Write(WriteError::Moved { .. })) => return Ok(Some(End::Moved)),
                 // Written by a version whose states can't be read: fold them again.
-                Err(error @ WriteError::State { .. }) => {
-                    self.model.begin_anew("").await?;
+                Err(Failed::Write(error @ WriteError::State { .. })) => {
+                    in_time(self.writer.begin_anew("")).await?;
                     return Err(error.into());
                 }
-                other => other?,
+                Err(failed) => return Err(failed.into()),
             }
-            self.position.send_replace(Position { seq: last, following: Following::Yes });
         }
-        unreadable.map_or(Ok(()), Err)
+        stretch.unreadable.map_or(Ok(None), Err)
     }
 }
 
-/// `None`: a message that is none of kadr's. It can't be taken away, and it must not stop everything for ever.
-fn read(entry: &Entry) -> Result<Option<Projected>, ProjectionError> {
-    let event = match log::read(entry) {
-        Ok(event) => event,
-        Err(foreign) => {
-            error!(seq = entry.seq, error = %chain(&foreign), "the log holds a message that is none of kadr's");
-            return Ok(None);
-        }
-    };
-    let data = event.parse()?;
-    Ok(Some(Projected { event, data }))
+/// How writing failed.
+enum Failed {
+    Late,
+    Write(WriteError),
 }
 
-/// Reads on until the batch is full or nothing more is there. May be dropped at any await: the batch keeps what it has.
-async fn fill(tail: &mut Tail, batch: &mut Vec<Entry>) {
-    if batch.is_empty() {
-        batch.push(tail.next().await);
-    }
-    while batch.len() < BATCH && batch.last().is_some_and(|entry| entry.pending > 0) {
-        match timeout(LINGER, tail.next()).await {
-            Ok(entry) => batch.push(entry),
-            Err(_) => return,
+impl From<Failed> for ProjectionError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Late => Self::Slow,
+            Failed::Write(error) => error.into(),
         }
+    }
+}
+
+/// Writes within the deadline. What is given up is undone: a transaction that is dropped ends.
+async fn in_time<T>(write: impl Future<Output = Result<T, WriteError>>) -> Result<T, Failed> {
+    match timeout(WRITE_DEADLINE, write).await {
+        Ok(done) => done.map_err(Failed::Write),
+        Err(Elapsed { .. }) => Err(Failed::Late),
     }
 }

@@ -1,10 +1,10 @@
 //! The service: binds, starts its parts, and ends them in order. What they do stands in their own modules.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use kadr_shared::{catalog::Catalog, nats::Nats};
+use kadr_shared::{catalog::Catalog, nats::Nats, telemetry::chain};
 use poem::{Server, listener::TcpAcceptor};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
@@ -13,8 +13,9 @@ use crate::{
     error::ApiError,
     http::{self, Services},
     live::Live,
+    place::Place,
     projection::Projection,
-    read_model::ReadModel,
+    read_model::{ReadModel, Use},
 };
 
 /// What the API is told at its start.
@@ -22,13 +23,14 @@ use crate::{
 pub struct Config {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The folder of its tables (`api.sqlite3`). It is made if it is missing.
-    pub data: PathBuf,
+    /// Where its tables are. A file and its folder are made if they are missing.
+    pub database: Place,
     /// The models that a scenario may name.
     pub catalog: Catalog,
 }
 
-const FILE: &str = "api.sqlite3";
+/// How long the start waits for the tables.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long requests under way may take at the end.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a part may take to end.
@@ -65,9 +67,14 @@ impl Api {
     /// Serves until the shutdown, then ends in order: requests under way first, what they need after them.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ApiError> {
         let Self { listener, address, config, nats } = self;
-        let Config { data, catalog, .. } = config;
-        tokio::fs::create_dir_all(&data).await.map_err(|source| ApiError::Folder { path: data.clone(), source })?;
-        let model = ReadModel::open(&data.join(FILE)).await?;
+        let Config { database, catalog, .. } = config;
+        let model = ReadModel::open(&database, Use::Shared).await?;
+        // So that the first request finds tables. If a server does not answer now, the projection tries again.
+        match timeout(PREPARE_DEADLINE, model.prepare()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = %chain(&error), "the API starts without its tables"),
+            Err(_) => warn!(%database, "the API starts without its tables: there is no answer"),
+        }
 
         let parts = CancellationToken::new();
         // If this future is dropped, its parts end too.
@@ -79,7 +86,7 @@ impl Api {
 
         let commands = Commands::new(nats.clone(), model.clone(), position.clone());
         let services = Services { nats, model: model.clone(), commands, position, live, catalog };
-        info!(%address, "the API listens");
+        info!(%address, %database, "the API listens");
         let acceptor = TcpAcceptor::from_tokio(listener).map_err(ApiError::Serve)?;
         let served = Server::new_with_acceptor(acceptor)
             .name("api")
@@ -99,7 +106,7 @@ async fn end<const N: usize>(guard: DropGuard, tasks: [(&'static str, JoinHandle
     drop(guard);
     let mut result = Ok(());
     for (task, mut handle) in tasks {
-        match tokio::time::timeout(END_DEADLINE, &mut handle).await {
+        match timeout(END_DEADLINE, &mut handle).await {
             Ok(Ok(())) => {}
             Ok(Err(source)) => result = result.and(Err(ApiError::Task { task, source })),
             Err(_) => {

@@ -43,6 +43,9 @@ pub enum Command {
     /// List models and fetch their weights
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Look after the API's tables, which follow from the log
+    #[command(subcommand)]
+    Projection(ProjectionCommand),
 }
 
 impl Command {
@@ -53,7 +56,7 @@ impl Command {
                 "info,async_nats=warn,poem=warn"
             }
             Self::Analyze(_) => "error",
-            Self::Scenario(_) | Self::Events(_) | Self::Models(_) => "warn",
+            Self::Scenario(_) | Self::Events(_) | Self::Models(_) | Self::Projection(_) => "warn",
         }
     }
 }
@@ -68,6 +71,11 @@ pub struct ServiceArgs {
     /// Folder of all that is kept: NATS' streams, the API's tables, recordings [default: .kadr/data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Where the API keeps its tables: sqlite:PATH, or postgres://user:password@host/database, which several APIs may
+    /// share. Others see the flags of a process: a password is better put into KADR_DATABASE or the file
+    /// [default: sqlite:api.sqlite3 in the data folder]
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
     /// A running NATS server; without it `kadr up` starts its own
     #[arg(long, value_name = "URL")]
     pub nats: Option<String>,
@@ -246,6 +254,15 @@ pub struct ReplayArgs {
     pub nats: Option<String>,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectionCommand {
+    /// Throw the API's tables away and make them anew from the log
+    ///
+    /// With SQLite no API may run on them meanwhile. With PostgreSQL APIs may go on: they see the tables go back and come
+    /// up again. Without --nats it takes the log of `kadr up`, which must not run.
+    Rebuild(ServiceArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 mod analyze;
 pub mod events;
 mod models;
+mod projection;
 mod scenario;
 mod up;
 
@@ -65,5 +66,6 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Scenario(command) => Ok(scenario::run(command).await?),
         Command::Events(command) => Ok(events::run(command).await?),
         Command::Models(command) => models::run(command).await,
+        Command::Projection(command) => projection::run(command).await,
     }
 }

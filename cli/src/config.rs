@@ -11,6 +11,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
+use kadr_api::Place;
 use kadr_inference::Store;
 use kadr_shared::catalog::Catalog;
 use serde::{Deserialize, Serialize};
@@ -21,11 +22,14 @@ use crate::args::ServiceArgs;
 const FILE: &str = "kadr.toml";
 
 /// Everything that services are told.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+// No `Debug`: addresses hold passwords.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
     pub data: PathBuf,
+    /// Where the API's tables are; none: in the data folder.
+    pub database: Option<String>,
     pub nats: Option<String>,
     pub nats_port: u16,
     /// Folders, separated by colons.
@@ -39,6 +43,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             data: ".kadr/data".into(),
+            database: None,
             nats: None,
             nats_port: 0,
             models: "models".into(),
@@ -49,7 +54,7 @@ impl Default for Config {
 }
 
 /// The environment's variables are these names in capitals behind `KADR_`; others with that prefix are not settings.
-const KEYS: [&str; 7] = ["listen", "data", "nats", "nats_port", "models", "capacity", "threads"];
+const KEYS: [&str; 8] = ["listen", "data", "database", "nats", "nats_port", "models", "capacity", "threads"];
 
 impl Config {
     pub fn load(args: &ServiceArgs) -> Result<Self> {
@@ -64,6 +69,7 @@ impl Config {
         for (key, value) in [
             ("listen", args.listen.map(|v| v.to_string())),
             ("data", args.data.as_ref().map(|v| v.display().to_string())),
+            ("database", args.database.clone()),
             ("nats", args.nats.clone()),
             ("models", args.models.clone()),
         ] {
@@ -79,6 +85,7 @@ impl Config {
             }
         }
         let config: Self = figment.extract().context("the settings can't be used")?;
+        config.database()?;
         if config.capacity == 0 || config.threads == Some(0) {
             bail!("capacity and threads are at least 1");
         }
@@ -98,7 +105,15 @@ impl Config {
     }
 
     pub fn api(&self) -> Result<kadr_api::Config> {
-        Ok(kadr_api::Config { listen: self.listen, data: self.data.clone(), catalog: self.catalog()? })
+        Ok(kadr_api::Config { listen: self.listen, database: self.database()?, catalog: self.catalog()? })
+    }
+
+    /// Where the API's tables are.
+    pub fn database(&self) -> Result<Place> {
+        match &self.database {
+            Some(text) => text.parse().context("--database (KADR_DATABASE, or `database` in the file) can't be used"),
+            None => Ok(Place::in_folder(&self.data)),
+        }
     }
 }
 

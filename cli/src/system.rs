@@ -46,7 +46,7 @@ impl Broker {
         }
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         if let Self::Own(server) = self {
             server.stop().await;
         }

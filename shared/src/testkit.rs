@@ -1,10 +1,14 @@
-//! For tests only (feature `testkit`): real nats-servers, and waiting for conditions.
+//! For tests only (feature `testkit`): real nats-servers, a real PostgreSQL, and waiting for conditions.
+
+mod postgres;
 
 use std::{future::Future, time::Duration};
 
 use tempfile::TempDir;
 
 use crate::{nats::Nats, server::Server, streams};
+
+pub use postgres::TestPostgres;
 
 /// What a test waits for must be so within this time. Generous: machines are shared, a whole run may be waited for, and
 /// only a test that fails takes so long.

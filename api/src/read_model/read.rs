@@ -1,12 +1,22 @@
 //! Reading: each answer from one statement, so that it is of one moment and says of which.
 
+use std::time::Duration;
+
 use kadr_shared::{
     domain::{Event, Refusal, State},
     id::{CommandId, ScenarioId},
 };
 use serde::de::{DeserializeOwned, IntoDeserializer, value::StrDeserializer};
 
-use super::{ReadModel, signed, unsigned};
+use tokio::time::timeout;
+
+use super::{
+    ReadModel,
+    database::{Row, Value},
+};
+
+/// How long an answer may take: longer than a connection is waited for, shorter than a caller waits.
+const DEADLINE: Duration = Duration::from_secs(6);
 
 /// What was read, and up to which sequence of the log it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +37,8 @@ pub(crate) struct Outcome {
 pub(crate) enum ReadError {
     #[error("can't read the {what}")]
     Read { what: &'static str, source: sqlx::Error },
+    #[error("can't read the {what} in time")]
+    Slow { what: &'static str },
     #[error("a row of the {what} can't be understood")]
     Row { what: &'static str, source: serde_json::Error },
 }
@@ -38,13 +50,12 @@ const OUTCOMES: &str = "commands' outcomes";
 impl ReadModel {
     /// A scenario that exists.
     pub(crate) async fn scenario(&self, id: &ScenarioId) -> Result<Snapshot<Option<State>>, ReadError> {
-        let (seq, state): (i64, Option<String>) =
-            sqlx::query_as("SELECT c.seq, s.state FROM checkpoint c LEFT JOIN scenarios s ON s.id = $1 AND s.present")
-                .bind(id.as_str())
-                .fetch_one(&self.readers)
-                .await
-                .map_err(|source| ReadError::Read { what: SCENARIOS, source })?;
-        Ok(Snapshot { seq: unsigned(seq), found: state.map(|json| parse(SCENARIOS, &json)).transpose()? })
+        let sql = "SELECT c.seq, s.state FROM checkpoint c LEFT JOIN scenarios s ON s.id = $1 AND s.present";
+        let rows = self.rows(SCENARIOS, sql, vec![id.as_str().into()]).await?;
+        let row = rows.first().ok_or_else(|| read_error(SCENARIOS)(sqlx::Error::RowNotFound))?;
+        let state: Option<String> = row.get(1).map_err(read_error(SCENARIOS))?;
+        let seq = row.seq(0).map_err(read_error(SCENARIOS))?;
+        Ok(Snapshot { seq, found: state.map(|json| parse(SCENARIOS, &json)).transpose()? })
     }
 
     /// At most `limit` scenarios that exist, in the order of their ids, after `after`.
@@ -54,35 +65,28 @@ impl ReadModel {
         limit: u32,
     ) -> Result<Snapshot<Vec<(ScenarioId, State)>>, ReadError> {
         // Without any the checkpoint's row comes alone.
-        let rows: Vec<(i64, Option<String>, Option<String>)> = sqlx::query_as(
-            "SELECT c.seq, s.id, s.state FROM checkpoint c LEFT JOIN scenarios s ON s.present AND s.id > $1 \
-             ORDER BY s.id LIMIT $2",
-        )
-        .bind(after.map_or("", ScenarioId::as_str))
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(|source| ReadError::Read { what: SCENARIOS, source })?;
-        let seq = rows.first().map_or(0, |(seq, ..)| unsigned(*seq));
-        let found = rows
-            .into_iter()
-            .filter_map(|(_, id, state)| Some((id?, state?)))
-            .map(|(id, state)| Ok((from_name(SCENARIOS, &id)?, parse(SCENARIOS, &state)?)))
-            .collect::<Result<_, ReadError>>()?;
+        let sql = "SELECT c.seq, s.id, s.state FROM checkpoint c LEFT JOIN scenarios s ON s.present AND s.id > $1 \
+                   ORDER BY s.id LIMIT $2";
+        let values = vec![after.map_or("", ScenarioId::as_str).into(), i64::from(limit).into()];
+        let rows = self.rows(SCENARIOS, sql, values).await?;
+        let seq = rows.first().map_or(Ok(0), |row| row.seq(0)).map_err(read_error(SCENARIOS))?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let columns = row.get(1).and_then(|id| Ok((id, row.get(2)?)));
+            if let (Some(id), Some(state)) = columns.map_err(read_error(SCENARIOS))? {
+                let (id, state): (String, String) = (id, state);
+                found.push((from_name(SCENARIOS, &id)?, parse(SCENARIOS, &state)?));
+            }
+        }
         Ok(Snapshot { seq, found })
     }
 
     /// At most `limit` of a scenario's events from a sequence on.
     pub(crate) async fn events(&self, id: &ScenarioId, from: u64, limit: u32) -> Result<Vec<Event>, ReadError> {
-        let lines: Vec<String> =
-            sqlx::query_scalar("SELECT line FROM events WHERE scenario = $1 AND seq >= $2 ORDER BY seq LIMIT $3")
-                .bind(id.as_str())
-                .bind(signed(from))
-                .bind(i64::from(limit))
-                .fetch_all(&self.readers)
-                .await
-                .map_err(|source| ReadError::Read { what: EVENTS, source })?;
-        lines.iter().map(|line| parse(EVENTS, line)).collect()
+        let sql = "SELECT line FROM events WHERE scenario = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+        let values = vec![id.as_str().into(), from.into(), i64::from(limit).into()];
+        let rows = self.rows(EVENTS, sql, values).await?;
+        rows.iter().map(|row| parse(EVENTS, &row.get::<String>(0).map_err(read_error(EVENTS))?)).collect()
     }
 
     /// What became of the command with this key, if it was stored at `input` or later in the inbox.
@@ -92,20 +96,25 @@ impl ReadModel {
         key: &CommandId,
         input: u64,
     ) -> Result<Option<Outcome>, ReadError> {
-        let row: Option<(i64, Option<String>)> =
-            sqlx::query_as("SELECT seq, refusal FROM commands WHERE scenario = $1 AND key = $2 AND input >= $3")
-                .bind(id.as_str())
-                .bind(key.as_str())
-                .bind(signed(input))
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(|source| ReadError::Read { what: OUTCOMES, source })?;
-        row.map(|(seq, refusal)| {
-            let refusal = refusal.map(|name| from_name(OUTCOMES, &name)).transpose()?;
-            Ok(Outcome { seq: unsigned(seq), refusal })
-        })
-        .transpose()
+        let sql = "SELECT seq, refusal FROM commands WHERE scenario = $1 AND key = $2 AND input >= $3";
+        let rows = self.rows(OUTCOMES, sql, vec![id.as_str().into(), key.as_str().into(), input.into()]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let seq = row.seq(0).map_err(read_error(OUTCOMES))?;
+        let refusal: Option<String> = row.get(1).map_err(read_error(OUTCOMES))?;
+        let refusal = refusal.map(|name| from_name(OUTCOMES, &name)).transpose()?;
+        Ok(Some(Outcome { seq, refusal }))
     }
+
+    async fn rows(&self, what: &'static str, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, ReadError> {
+        match timeout(DEADLINE, self.database.read(sql, values)).await {
+            Ok(found) => found.map_err(read_error(what)),
+            Err(_) => Err(ReadError::Slow { what }),
+        }
+    }
+}
+
+fn read_error(what: &'static str) -> impl Fn(sqlx::Error) -> ReadError {
+    move |source| ReadError::Read { what, source }
 }
 
 fn parse<T: DeserializeOwned>(what: &'static str, json: &str) -> Result<T, ReadError> {

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, net::SocketAddr, path::Path};
 
-use kadr_api::{Api, ApiError, Config};
+use kadr_api::{Api, ApiError, Config, Place};
 use kadr_shared::{
     catalog::Catalog,
     domain::{Cause, Command, CommandEnvelope, CommandKind, EndReason, EventData, Phase, Refusal, State},
@@ -50,7 +50,8 @@ impl World {
 }
 
 pub(crate) fn config(data: &Path) -> Config {
-    Config { listen: "127.0.0.1:0".parse().unwrap(), data: data.to_owned(), catalog: Catalog::built_in().unwrap() }
+    let database = Place::in_folder(data);
+    Config { listen: "127.0.0.1:0".parse().unwrap(), database, catalog: Catalog::built_in().unwrap() }
 }
 
 /// The API as a task.
@@ -78,7 +79,11 @@ pub(crate) struct Answer {
 
 impl RunningApi {
     pub(crate) async fn start(nats: Nats, data: &Path) -> Self {
-        Self::of(Api::bind(config(data), nats).await.unwrap())
+        Self::on(nats, config(data)).await
+    }
+
+    pub(crate) async fn on(nats: Nats, config: Config) -> Self {
+        Self::of(Api::bind(config, nats).await.unwrap())
     }
 
     pub(crate) fn of(api: Api) -> Self {

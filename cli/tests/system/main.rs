@@ -14,6 +14,7 @@ mod faults;
 mod leadership;
 mod models;
 mod outage;
+mod projection;
 mod support;
 mod time_travel;
 mod up;
