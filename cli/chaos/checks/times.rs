@@ -73,8 +73,13 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
         findings.violated("recovery after a kill takes 5 s at most (p99)", text, &[]);
     }
     findings.figure("recovery", summary(&recoveries));
-    for (name, cause) in [("quorum", Cause::Quorum), ("orchestrator", Cause::Orchestrator), ("starved", Cause::Starved)]
-    {
+    let causes = [
+        ("quorum", Cause::Quorum),
+        ("writes", Cause::Writes),
+        ("orchestrator", Cause::Orchestrator),
+        ("starved", Cause::Starved),
+    ];
+    for (name, cause) in causes {
         findings.figure(&format!("without_{name}_ms"), total(spans, cause));
     }
     findings.figure("spans", spans);
