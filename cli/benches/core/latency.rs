@@ -49,7 +49,7 @@ pub(crate) async fn run() {
         tokio::time::sleep_until(due.into()).await;
         let id = scenario(number as usize % SCENARIOS);
         // A scenario is started in one round and stopped in the next: always something to decide, half a second apart.
-        let command = if (number as usize / SCENARIOS) % 2 == 0 { "start" } else { "stop" };
+        let command = if (number as usize / SCENARIOS).is_multiple_of(2) { "start" } else { "stop" };
         let request =
             client.post(format!("http://{address}/v1/scenarios/{id}/commands")).json(&json!({ "command": command }));
         requests.spawn(async move {
