@@ -96,6 +96,7 @@ pub fn tell(args: &Args, seed: u64, folder: &Path, findings: &Findings, seconds:
         "recovery_inference",
         "without_quorum_ms",
         "without_writes_ms",
+        "without_frames_ms",
         "without_orchestrator_ms",
         "without_starved_ms",
         "level_lives",

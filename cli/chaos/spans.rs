@@ -9,6 +9,8 @@ pub enum Cause {
     Quorum,
     /// A stream took no write.
     Writes,
+    /// The stream of frames, its consumer or the stream of results had none: nothing can be analysed.
+    Frames,
     /// No orchestrator lived that could get at NATS.
     Orchestrator,
     /// The machine did not let the harness itself run.
@@ -30,6 +32,11 @@ pub struct Span {
 pub fn counted(from: i64, until: i64, spans: &[Span]) -> i64 {
     let last = spans.iter().filter(|span| span.from < until && span.until > from).map(|span| span.until).max();
     (until - last.map_or(from, |end| end.max(from))).max(0)
+}
+
+/// All spans but those of a cause.
+pub fn without(spans: &[Span], cause: Cause) -> Vec<Span> {
+    spans.iter().filter(|span| span.cause != cause).copied().collect()
 }
 
 /// How long all spans of a cause are together.

@@ -23,6 +23,10 @@ use crate::{
 
 /// What must be writable for kadr to promise anything.
 const STREAMS: [&str; 3] = ["KADR_INBOX", "KADR_EVENTS", "KV_KADR_NODES"];
+/// What must work for frames to be analysed and their results to be stored.
+const FRAMES: [&str; 2] = ["KADR_FRAMES", "KADR_DETECTIONS"];
+/// Of files, for the harness's model.
+const FRAMES_CONSUMER: &str = "KADR_FRAMES.tiny-batch";
 /// What must have all its copies before the next node is hit.
 const COPIES: [&str; 5] = ["KADR_INBOX", "KADR_EVENTS", "KV_KADR_NODES", "KADR_DETECTIONS", "KADR_FRAMES"];
 const PERIOD: Duration = Duration::from_millis(100);
@@ -93,7 +97,13 @@ impl Watch {
 
     /// Looks on. Never returns.
     pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.look_at_streams(), self.look_at_copies(), self.look_at_leader(), self.look_at_processes());
+        tokio::join!(
+            self.look_at_streams(),
+            self.look_at_frames(),
+            self.look_at_copies(),
+            self.look_at_leader(),
+            self.look_at_processes()
+        );
     }
 
     async fn look_at_streams(&self) {
@@ -105,7 +115,7 @@ impl Watch {
             ticks.tick().await;
             let at = now();
             let orchestrator = self.world.an_orchestrator_lives();
-            let quorum = self.quorum(&mut preferred).await;
+            let quorum = self.quorum(STREAMS, &mut preferred).await;
             let until = now();
             self.mark(Cause::Quorum, !quorum, at, until);
             self.mark(Cause::Orchestrator, !orchestrator, at, until);
@@ -129,13 +139,13 @@ impl Watch {
         }
     }
 
-    /// Whether each stream has a leader that answers and hears a majority.
-    async fn quorum(&self, preferred: &mut usize) -> bool {
-        let mut good = [false; STREAMS.len()];
+    /// Whether each of the streams has a leader that answers and hears a majority.
+    async fn quorum<const N: usize>(&self, streams: [&str; N], preferred: &mut usize) -> bool {
+        let mut good = [false; N];
         for attempt in 0..self.clients.len() {
             let node = (*preferred + attempt) % self.clients.len();
             let Some(client) = self.clients.get(node) else { continue };
-            let answers = futures::future::join_all(STREAMS.iter().map(|stream| info(client, stream))).await;
+            let answers = futures::future::join_all(streams.iter().map(|stream| info(client, stream))).await;
             for (good, answer) in good.iter_mut().zip(answers) {
                 *good |= answer.is_some_and(|info| has_majority(&info));
             }
@@ -145,6 +155,21 @@ impl Watch {
             }
         }
         false
+    }
+
+    async fn look_at_frames(&self) {
+        let mut ticks = interval(PERIOD * 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut preferred = 0;
+        loop {
+            ticks.tick().await;
+            let at = now();
+            let mut good = self.quorum(FRAMES, &mut preferred).await;
+            if let Some(client) = self.clients.get(preferred) {
+                good &= ask(client, format!("$JS.API.CONSUMER.INFO.{FRAMES_CONSUMER}")).await.is_some();
+            }
+            self.mark(Cause::Frames, !good, at, now());
+        }
     }
 
     async fn look_at_copies(&self) {
@@ -188,7 +213,11 @@ impl Watch {
 
 /// What a stream's leader says of it.
 async fn info(client: &Client, stream: &str) -> Option<Value> {
-    let asked = client.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into());
+    ask(client, format!("$JS.API.STREAM.INFO.{stream}")).await
+}
+
+async fn ask(client: &Client, subject: String) -> Option<Value> {
+    let asked = client.request(subject, "".into());
     let answer = timeout(ANSWER, asked).await.ok()?.ok()?;
     let info: Value = serde_json::from_slice(&answer.payload).ok()?;
     info.get("error").is_none().then_some(info)

@@ -53,5 +53,5 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
         figures.insert(format!("{name}.{life}"), figure);
     }
     findings.figure("level_lives", figures.len());
-    findings.figure("held", figures);
+    findings.figure("level", figures);
 }

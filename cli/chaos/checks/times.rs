@@ -13,7 +13,7 @@ use super::{
 use crate::{
     killer::Blown,
     process::Kind,
-    spans::{Cause, Span, counted, percentile, total},
+    spans::{Cause, Span, counted, percentile, total, without},
     streams::Message,
     world::CAPACITY,
 };
@@ -45,7 +45,9 @@ impl Wait {
 
 pub fn check(evidence: &Evidence, findings: &mut Findings) {
     let spans = &evidence.spans;
-    let stops = stops(evidence, findings);
+    // Nobody needs frames to stop, or to decide.
+    let deciding = without(spans, Cause::Frames);
+    let stops = stops(evidence, &deciding, findings);
     for late in stops.iter().filter(|wait| wait.counted_ms > LIMIT_MS) {
         let text = format!("{}: {} ms counted, {} ms in all", late.what, late.counted_ms, late.raw_ms);
         findings.violated("no stop takes longer than 5 s", text, &[]);
@@ -56,7 +58,7 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
     for blow in evidence.blows.iter().filter(|blow| blow.what == "kill" && blow.skipped.is_none()) {
         match blow.kind {
             Some(Kind::Runner) => recoveries.extend(of_runner(evidence, &story, blow)),
-            Some(Kind::Orchestrator) if blow.leader => recoveries.extend(of_orchestrator(evidence, blow)),
+            Some(Kind::Orchestrator) if blow.leader => recoveries.extend(of_orchestrator(evidence, blow, &deciding)),
             Some(Kind::Inference) => recoveries.extend(of_inference(evidence, &story, blow)),
             _ => {}
         }
@@ -76,6 +78,7 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
     let causes = [
         ("quorum", Cause::Quorum),
         ("writes", Cause::Writes),
+        ("frames", Cause::Frames),
         ("orchestrator", Cause::Orchestrator),
         ("starved", Cause::Starved),
     ];
@@ -99,7 +102,7 @@ fn summary(waits: &[Wait]) -> Value {
 }
 
 /// From each stop in the inbox to the end of its run.
-fn stops(evidence: &Evidence, findings: &mut Findings) -> Vec<Wait> {
+fn stops(evidence: &Evidence, spans: &[Span], findings: &mut Findings) -> Vec<Wait> {
     let asked: BTreeMap<u64, &Message> = evidence.inbox.iter().map(|input| (input.seq, input)).collect();
     let mut waiting: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
     let mut stops = Vec::new();
@@ -113,7 +116,7 @@ fn stops(evidence: &Evidence, findings: &mut Findings) -> Vec<Wait> {
             "deactivated" => {
                 for input in waiting.remove(run).unwrap_or_default() {
                     let what = format!("stop of {} (input {}, event {})", input.token(SCENARIO), input.seq, event.seq);
-                    stops.push(Wait::new(what, input.at, event.at, &evidence.spans));
+                    stops.push(Wait::new(what, input.at, event.at, spans));
                 }
             }
             _ => {}
@@ -233,15 +236,14 @@ fn inference_lived(evidence: &Evidence, from: i64, until: i64) -> bool {
 }
 
 /// The first command that was decided after the leader's end, if one waited or came soon.
-fn of_orchestrator(evidence: &Evidence, blow: &Blown) -> Option<Wait> {
+fn of_orchestrator(evidence: &Evidence, blow: &Blown, spans: &[Span]) -> Option<Wait> {
     let inputs: BTreeMap<u64, &Message> = evidence.inbox.iter().map(|input| (input.seq, input)).collect();
     let event = evidence.events.iter().find(|event| {
         let input = event.number("/cause/input").and_then(|seq| inputs.get(&seq));
         event.at > blow.at && input.is_some_and(|input| input.token(3) == "cmd")
     })?;
     let input = inputs.get(&event.number("/cause/input")?)?;
-    (input.at < blow.at + SOON_MS)
-        .then(|| Wait::new(format!("orchestrator {}", blow.target), blow.at, event.at, &evidence.spans))
+    (input.at < blow.at + SOON_MS).then(|| Wait::new(format!("orchestrator {}", blow.target), blow.at, event.at, spans))
 }
 
 /// Scenarios whose results were being stored when a worker was killed, until the next result of each.
