@@ -1,7 +1,8 @@
 # The commands of this project. `make` or `make help` lists them. The work is done by scripts/ and cargo.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test golden chaos chaos-short setup deps nats clip fmt lint
+BENCH ?=
+.PHONY: help demo up test golden chaos chaos-short bench-core setup deps nats clip fmt lint
 
 # Where reference data lies beside the checkout, the tests and the demo find it. What the environment says wins.
 ifneq ($(wildcard ../shared/golden),)
@@ -68,8 +69,11 @@ chaos: deps nats ## break a running system at random and check that it keeps its
 
 chaos-short: deps nats ## the same for about five minutes, with seeds that stay the same: what CI runs
 	cargo build --locked -p kadr --bins --example chaos
-	@$(CHAOS) --seed 1 --kills 18 --nodes 3
-	@$(CHAOS) --seed 2 --kills 5 --nodes 1 --states 60
+	@$(CHAOS) --seed 1 --kills 18 --nodes 3 --tell-times
+	@$(CHAOS) --seed 2 --kills 5 --nodes 1 --states 60 --tell-times
+
+bench-core: deps nats ## measure the event core, as lines of JSON (a release build: it takes long): [BENCH=name]
+	cargo bench --locked -p kadr --bench core -- $(BENCH)
 
 setup: deps nats clip ## all that make demo sets up: NATS server, clip, weights
 	cargo build --locked -p kadr

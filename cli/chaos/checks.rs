@@ -10,7 +10,7 @@ mod shown;
 mod table;
 #[cfg(test)]
 mod tests;
-mod times;
+pub mod times;
 
 use std::collections::BTreeMap;
 

@@ -58,6 +58,9 @@ pub struct Args {
     /// Break nothing but this: kill, freeze, cut, stall, delay, fill_disk, jump, or such of one kind (kill-orchestrator)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Tell how long stops and recoveries took, but do not judge by it: for a machine that others use, too
+    #[arg(long)]
+    tell_times: bool,
     /// Where a folder with everything that is left of the run is made
     #[arg(long, default_value = "target/chaos")]
     out: PathBuf,

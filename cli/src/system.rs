@@ -83,7 +83,7 @@ impl System {
 
     async fn start_services(&mut self, config: &Config, url: &str) -> Result<()> {
         let nats = Nats::connect(url, "kadr-orchestrator").await?;
-        streams::ensure(&nats).await?;
+        streams::ensure_at_start(&nats).await?;
         let api = Api::bind(config.api()?, Nats::connect(url, "kadr-api").await?).await?;
         self.api = api.local_addr();
         let name = format!("orchestrator-{}", std::process::id());
@@ -182,7 +182,7 @@ pub async fn run_single(single: Single, config: &Config, url: &str, stop: Cancel
     match single {
         Single::Api => {
             let nats = Nats::connect(url, "kadr-api").await?;
-            streams::ensure(&nats).await?;
+            streams::ensure_at_start(&nats).await?;
             let api = Api::bind(config.api()?, nats).await?;
             info!(address = %api.local_addr(), "the API listens");
             api.run(stop).await.context("the API ended")
@@ -200,7 +200,7 @@ pub async fn run_single(single: Single, config: &Config, url: &str, stop: Cancel
         }
         Single::Inference => {
             let nats = Nats::connect(url, "kadr-inference").await?;
-            streams::ensure(&nats).await?;
+            streams::ensure_at_start(&nats).await?;
             kadr_inference::run(config.inference()?, nats, stop).await.context("the inference worker ended")
         }
     }

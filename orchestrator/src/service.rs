@@ -57,7 +57,7 @@ pub enum OrchestratorError {
 
 /// Runs until `shutdown`. Several may run: one leads, the others follow the log.
 pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Result<(), OrchestratorError> {
-    streams::ensure(&nats).await?;
+    streams::ensure_at_start(&nats).await?;
     let beats = Tail::volatile(nats.jetstream.clone(), subjects::NODES_STREAM, subjects::NODES_ALL);
     let mut service = Service {
         events: log::tail(&nats, 1).spawn(READ_AHEAD),

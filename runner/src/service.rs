@@ -73,7 +73,7 @@ struct Base {
 
 /// Runs until `shutdown`. `frames` is a connection of its own for frames and their results.
 pub async fn run(config: Config, control: Nats, frames: Nats, shutdown: CancellationToken) -> Result<(), RunnerError> {
-    streams::ensure(&control).await?;
+    streams::ensure_at_start(&control).await?;
     let recordings = config.recordings();
     tokio::fs::create_dir_all(&recordings)
         .await

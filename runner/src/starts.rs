@@ -32,7 +32,9 @@ pub(crate) const PROGRESS: Duration = Duration::from_millis(600);
 /// Starts that all runners may be trying at a time.
 const IN_HAND: i64 = 10_000;
 /// How long one request for a start waits at the server. Short: what a lost one would have got waits for [`ACK_WAIT`].
-const PULL: Duration = Duration::from_secs(2);
+const PULL: Duration = Duration::from_secs(1);
+/// The server says within this time after it that there was nothing; if not, the consumer's leader is gone.
+const PULL_SLACK: Duration = Duration::from_millis(500);
 /// A start that this version can't read is offered again after this time: another runner may be of a newer one.
 const UNREADABLE: Duration = Duration::from_secs(5);
 
@@ -132,7 +134,7 @@ impl Starts {
             // The request went with the connection.
             Ok(()) = connections.changed() => Ok(None),
             // The server should have said by now that there was nothing: the consumer may be gone.
-            () = tokio::time::sleep(PULL + REQUEST) => {
+            () = tokio::time::sleep(PULL + PULL_SLACK) => {
                 self.consumer = None;
                 Ok(None)
             }

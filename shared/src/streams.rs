@@ -11,8 +11,9 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType},
 };
 use time::OffsetDateTime;
+use tracing::warn;
 
-use crate::{nats::Nats, subjects};
+use crate::{nats::Nats, subjects, telemetry::chain};
 
 /// How long a command's key is remembered, and how long an input may wait for an orchestrator.
 pub const INBOX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,6 +33,9 @@ pub const MAX_INFLIGHT: usize = 8;
 /// Frames of a scenario in the queue: those without a result, and those whose answer was sent but whose
 /// acknowledgement is on its way.
 const FRAMES_PER_SUBJECT: i64 = 2 * MAX_INFLIGHT as i64;
+/// How long a service that starts waits for streams.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_RETRY: Duration = Duration::from_millis(500);
 const DETECTIONS_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// 8 GiB: about 8 million frames with three objects each.
 const DETECTIONS_BYTES: i64 = 8 << 30;
@@ -62,6 +66,21 @@ pub async fn ensure(nats: &Nats) -> Result<(), StreamsError> {
         .await
         .map(|_| ())
         .map_err(|source| StreamsError::Bucket { bucket: subjects::NODES, source })
+}
+
+/// The same at a service's start: a cluster that has only just come up, or elects leaders, is waited for, up to
+/// [`START_PATIENCE`]. What waiting can't mend is told at once.
+pub async fn ensure_at_start(nats: &Nats) -> Result<(), StreamsError> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ensure(nats).await {
+            Err(error) if !matches!(error, StreamsError::Differs { .. }) && begun.elapsed() < START_PATIENCE => {
+                warn!(error = chain(&error), "the streams can't be made yet, trying again");
+                tokio::time::sleep(START_RETRY).await;
+            }
+            made => return made,
+        }
+    }
 }
 
 async fn ensure_stream(js: &jetstream::Context, name: &'static str, mut wanted: Config) -> Result<(), StreamsError> {
