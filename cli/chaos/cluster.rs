@@ -4,7 +4,6 @@
 
 use std::{
     io::Write,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -14,6 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+
+use kadr_shared::testkit::free_ports;
 
 use crate::process::{Kind, Slot};
 
@@ -63,7 +64,7 @@ impl Node {
 
 /// The nodes, not started yet.
 pub fn nodes(folder: &Path, logs: &Path, count: usize) -> Result<Vec<Arc<Node>>> {
-    let ports = free_ports(2 * count)?;
+    let ports = free_ports(2 * count);
     let (clients, routes) = ports.split_at(count);
     let all: Vec<_> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
     let all = all.join(",");
@@ -90,12 +91,6 @@ pub fn nodes(folder: &Path, logs: &Path, count: usize) -> Result<Vec<Arc<Node>>>
         nodes.push(Arc::new(Node { slot, port, disk, full: AtomicBool::new(false) }));
     }
     Ok(nodes)
-}
-
-/// Ports that nobody has now: all held until all are found.
-pub fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 /// False: it is not allowed here (the keeper unmounts it at the end).

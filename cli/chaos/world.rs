@@ -13,8 +13,10 @@ use std::{
 
 use anyhow::Result;
 
+use kadr_shared::testkit::free_ports;
+
 use crate::{
-    cluster::{self, Node, free_ports},
+    cluster::{self, Node},
     plan::Size,
     process::{Keeper, Kind, Life, Slot},
     proxy::{Mode, Proxy},
@@ -81,7 +83,7 @@ impl World {
         let nodes = cluster::nodes(folder, &logs, size.nodes)?;
         let mut services = Vec::new();
         for kind in [Kind::Orchestrator, Kind::Runner, Kind::Inference, Kind::Api] {
-            let ports = free_ports(size.count(kind))?;
+            let ports = free_ports(size.count(kind));
             for (number, port) in ports.into_iter().enumerate() {
                 let name = format!("{}-{number}", kind.name());
                 let mut links = Vec::new();

@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 
 use tempfile::TempDir;
 
-use crate::{nats::Nats, server::Server, streams};
+use crate::{id::RunId, nats::Nats, server::Server, streams};
 
 pub use postgres::TestPostgres;
 
@@ -57,6 +57,25 @@ impl TestServer {
         streams::ensure(&nats).await.expect("streams can be made");
         nats
     }
+}
+
+/// Ports that nobody has now, all held until all are found. They lie below those that the system gives to whoever asks for
+/// any (on Linux from 32768): nobody takes one before its server does, or while that one is being started again.
+///
+/// # Panics
+/// If there are none.
+#[expect(clippy::expect_used, reason = "a test's set-up: it must fail loudly")]
+pub fn free_ports(count: usize) -> Vec<u16> {
+    use std::net::{Ipv4Addr, TcpListener};
+    const RANGE: std::ops::Range<u32> = 12_000..32_000;
+    // Tests of one machine begin at different places.
+    let begin = RunId::generate().to_string().bytes().fold(0_u32, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    let size = RANGE.end - RANGE.start;
+    let candidates = (0..size).filter_map(|n| u16::try_from(RANGE.start + (begin % size + n) % size).ok());
+    let held = candidates.filter_map(|port| Some((TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?, port)));
+    let held: Vec<_> = held.take(count).collect();
+    (held.len() == count).then_some(()).expect("free ports");
+    held.into_iter().map(|(_, port)| port).collect()
 }
 
 /// Waits until `look` gives something.

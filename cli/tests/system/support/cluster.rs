@@ -1,8 +1,12 @@
 //! Three nats-servers from `nats/cluster.conf`, started as its header says.
 
-use std::{fs, net::TcpListener, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use kadr_shared::{nats::Nats, streams, testkit::eventually};
+use kadr_shared::{
+    nats::Nats,
+    streams,
+    testkit::{eventually, free_ports},
+};
 use tempfile::TempDir;
 
 use super::process::{Process, running};
@@ -23,10 +27,8 @@ impl Cluster {
     /// Waits until it can make streams of three copies.
     pub(crate) async fn start() -> (Self, Nats) {
         let folder = TempDir::with_prefix("kadr-cluster-").unwrap();
-        // Routes must be known before: free ports, all held until all are found.
-        let held: Vec<_> = (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<_> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(held);
+        // Routes must be known before.
+        let ports = free_ports(NODES);
         let nodes: Vec<_> = (0..NODES).map(|node| start_node(folder.path(), node, &ports, "-1")).collect();
         let mut urls = Vec::new();
         for node in 0..NODES {
