@@ -17,11 +17,14 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::{debug, warn};
 
 /// Between two tries to get at the stream.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY: Duration = Duration::from_millis(150);
 /// A stream in memory that is silent for so long is looked at: another one may have taken its place.
 const SILENCE: Duration = Duration::from_secs(1);
-/// For that look, and for making a consumer.
+/// For that look.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// For making a consumer, ever longer up to [`ASK_TIMEOUT`]: one that was put on a node that can't keep it (its disk is full)
+/// is never answered for, and the next may be put on another.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The server says so often that it has nothing; twice as long without a word, and the consumer is taken for lost.
 const HEARTBEAT: Duration = Duration::from_millis(750);
 /// A request for messages waits at the server for so long.
@@ -38,6 +41,8 @@ pub struct Tail {
     filter: String,
     next: u64,
     reading: Option<Reading>,
+    /// Consumers in a row that could not be made.
+    failures: u32,
     /// For a stream in memory: when it was made. Another one begins anew.
     made: Option<OffsetDateTime>,
     volatile: bool,
@@ -62,7 +67,16 @@ pub struct Entry {
 impl Tail {
     /// Reads from sequence `from` on, which need not exist yet.
     pub fn new(jetstream: jetstream::Context, stream: &'static str, filter: impl Into<String>, from: u64) -> Self {
-        Self { jetstream, stream, filter: filter.into(), next: from.max(1), reading: None, made: None, volatile: false }
+        Self {
+            jetstream,
+            stream,
+            filter: filter.into(),
+            next: from.max(1),
+            reading: None,
+            failures: 0,
+            made: None,
+            volatile: false,
+        }
     }
 
     /// Reads a stream that is kept in memory from its beginning, and from the beginning of the one that replaces it
@@ -107,7 +121,10 @@ impl Tail {
         let reading = match &mut self.reading {
             Some(reading) => reading,
             None => {
-                let messages = timeout(ASK_TIMEOUT, self.open()).await??;
+                let patience = OPEN_TIMEOUT.saturating_mul(self.failures + 1).min(ASK_TIMEOUT);
+                self.failures = (self.failures + 1).min(10);
+                let messages = timeout(patience, self.open()).await??;
+                self.failures = 0;
                 self.reading.insert(Reading { messages, delivered: 0 })
             }
         };
