@@ -3,16 +3,16 @@
 //! At most `inflight` frames are without a result; then the file waits. Results come in any order and are stored in the
 //! frames' order. A frame whose result does not come in time is looked for, and sent again under its number if it is lost.
 
+mod job;
 mod pace;
 mod queue;
 mod reader;
 mod sink;
+mod stop;
 mod store;
 
 use std::{
     collections::BTreeMap,
-    future::Future,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,33 +21,33 @@ use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use kadr_shared::{
     domain::InterruptionKind,
-    id::{RunId, ScenarioId},
     message::{
         detection::{Detection, FrameDetections, RawOutcome, RawResult},
         frame::FrameHeader,
     },
     nats::Nats,
-    settings::Settings,
     subjects,
-    telemetry::chain,
     time::Timestamp,
 };
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+pub use self::job::Limits;
+pub(crate) use self::{
+    job::{Job, Outcome, Report},
+    stop::Stops,
+};
 use self::{
     pace::Pace,
     queue::{Put, Queue},
     reader::{Message, Read, Reader},
     sink::Sink,
-    store::{Replay, Store, StoreError},
+    stop::Stop,
+    store::{Replay, Store},
 };
 use crate::{
     board::{Meter, Trouble},
-    lease::Lease,
     source::Frame,
-    workers::Workers,
 };
 
 /// Without any result, and without a sign of life of a worker, for this long, and nobody is taken to analyse.
@@ -58,130 +58,6 @@ const SILENCES: u32 = 2;
 const LOOK: Duration = Duration::from_millis(500);
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
-
-/// What a pipeline works on.
-pub(crate) struct Job {
-    pub(crate) scenario: ScenarioId,
-    pub(crate) run: RunId,
-    pub(crate) fence: u64,
-    pub(crate) settings: Settings,
-    /// Where the annotated video goes, if one is wanted.
-    pub(crate) video: Option<PathBuf>,
-    pub(crate) limits: Limits,
-    pub(crate) workers: Arc<Workers>,
-}
-
-/// How much may be under way, and for how long.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Frames of a scenario without a result.
-    pub inflight: usize,
-    /// After this time without a result a frame is sent again, although it seems to be queued. One that is lost is sent
-    /// again much sooner.
-    pub frame_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        // A large model on one slow core takes seconds a frame, and `inflight` of them wait for one another.
-        Self { inflight: 4, frame_timeout: Duration::from_secs(30) }
-    }
-}
-
-/// The ways to end a pipeline early.
-#[derive(Debug, Clone)]
-pub(crate) struct Stops {
-    /// The run ends: close the video.
-    pub(crate) close: CancellationToken,
-    /// The run goes on elsewhere: leave nothing behind.
-    pub(crate) abandon: CancellationToken,
-    /// Without it nothing may be stored or sent.
-    lease: Arc<Lease>,
-}
-
-impl Stops {
-    pub(crate) fn new(lease: Arc<Lease>) -> Self {
-        Self { close: CancellationToken::new(), abandon: CancellationToken::new(), lease }
-    }
-
-    /// Whether to go on. Asks the clock: to be called before anything is stored or sent.
-    fn none(&self) -> bool {
-        self.lease.holds() && !self.close.is_cancelled() && !self.abandon.is_cancelled()
-    }
-
-    pub(crate) async fn any(&self) {
-        tokio::select! {
-            () = self.close.cancelled() => {}
-            () = self.abandon.cancelled() => {}
-            () = self.lease.lost() => {}
-        }
-    }
-
-    /// What `work` gives, unless it is to stop: then nobody waits for it.
-    async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, Stop> {
-        if !self.none() {
-            return Err(Stop::Asked);
-        }
-        tokio::select! {
-            done = work => Ok(done),
-            () = self.any() => Err(Stop::Asked),
-        }
-    }
-}
-
-/// What a pipeline tells while it runs.
-#[derive(Debug)]
-pub(crate) enum Report {
-    /// The first result of this attempt is stored.
-    Streaming,
-    Interrupted {
-        kind: InterruptionKind,
-        error: String,
-    },
-    Resumed,
-}
-
-/// How a pipeline ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The source came to its end; `error` tells what was missing.
-    Ended {
-        frames: u64,
-        of: Option<u64>,
-        error: Option<String>,
-    },
-    Failed {
-        error: String,
-        retry: bool,
-    },
-    /// It was told to stop.
-    Cancelled,
-    /// Somebody else has the scenario.
-    Fenced,
-}
-
-/// Why a pipeline can't go on.
-enum Stop {
-    Failed { error: String, retry: bool },
-    Fenced,
-    Asked,
-}
-
-impl Stop {
-    const fn for_good(error: String) -> Self {
-        Self::Failed { error, retry: false }
-    }
-}
-
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Fenced => Self::Fenced,
-            StoreError::Stopped => Self::Asked,
-            other => Self::for_good(chain(&other)),
-        }
-    }
-}
 
 /// A frame that was read and has not been stored.
 struct Pending {
@@ -229,16 +105,6 @@ pub(crate) async fn run(
             Outcome::Cancelled
         }
         Err(reason) => reason.into(),
-    }
-}
-
-impl From<Stop> for Outcome {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Failed { error, retry } => Self::Failed { error, retry },
-            Stop::Fenced => Self::Fenced,
-            Stop::Asked => Self::Cancelled,
-        }
     }
 }
 
