@@ -30,7 +30,6 @@ fn main() {
                 "commands-always" => commands::run(true).await,
                 "latency" => latency::run().await,
                 "claims" => claims::run().await,
-                //                "rebuild" => rebuild::run(200_000).await,
                 "rebuild" => rebuild::run(200_000).await,
                 "warm-1m" => warm::run(1_000_000).await,
                 "warm-10m" => warm::run(10_000_000).await,
