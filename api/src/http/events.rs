@@ -9,28 +9,17 @@ use poem_openapi::{
 
 use super::{
     Part, Services,
+    answers::ReadProblems,
     params::{IdParam, default_limit, from_the_first},
     scenarios::nothing_happened,
 };
 use crate::{
     body::{Body, EventBody, Events},
-    problem::{Failure, ProblemName, Problems},
+    problem::Failure,
 };
 
 pub(super) struct EventsApi {
     pub(super) services: Arc<Services>,
-}
-
-pub(super) struct EventsProblems;
-
-impl Problems for EventsProblems {
-    const NAMES: &'static [ProblemName] = &[
-        ProblemName::BadRequest,
-        ProblemName::NotFound,
-        ProblemName::NotYet,
-        ProblemName::Behind,
-        ProblemName::Unavailable,
-    ];
 }
 
 #[OpenApi(tag = "Part::Events")]
@@ -50,7 +39,7 @@ impl EventsApi {
         limit: Query<u32>,
         /// Wait until the answer has seen this sequence.
         at_least: Query<Option<u64>>,
-    ) -> Result<Body<Events>, Failure<EventsProblems>> {
+    ) -> Result<Body<Events>, Failure<ReadProblems>> {
         let (Path(IdParam(id)), Query(limit)) = (id, limit);
         let model = &self.services.model;
         self.services.reach(at_least.0).await?;

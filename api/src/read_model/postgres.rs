@@ -23,14 +23,14 @@ use super::{
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// What the server does for us on every connection, whatever becomes of this process: a writer that hangs in the middle
-/// of a transaction lets go of its lock, and nothing runs for ever. An answer need not wait for the disk: what a crash
-/// of the server loses, the log has.
+/// of a transaction lets go of its lock, and nothing runs for ever. Commits wait for the disk, whatever the server's
+/// default is: an API that has said how far the tables are must not be wrong when the server was killed.
 const SESSION: [(&str, &str); 5] = [
     ("search_path", SCHEMA),
     ("lock_timeout", "10s"),
     ("statement_timeout", "30s"),
     ("idle_in_transaction_session_timeout", "10s"),
-    ("synchronous_commit", "off"),
+    ("synchronous_commit", "on"),
 ];
 const SCHEMA: &str = "kadr";
 /// Making the tables may wait for another API that does so.

@@ -17,15 +17,12 @@ const STOP: Duration = Duration::from_secs(5);
 #[tokio::test]
 async fn a_drained_runner_hands_its_scenario_over_and_ends_well() {
     let world = World::start(FRAMES).await;
-    let (_orchestrator, _inference) = (world.service("orchestrator"), world.service("inference"));
-    let first = world.service("runner");
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let services = world.running().await;
     let _second = world.service("runner");
     world.runners(2).await;
 
     let asked = Instant::now();
-    first.stop().await.success();
+    services.runner.stop().await.success();
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
     assert!(stored(&world.nats, ID).await < FRAMES, "drained too late");
     assert_eq!(world.completed(ID).await[0], "runner_left", "nobody failed");
@@ -64,19 +61,16 @@ async fn a_drained_runners_scenario_waits_for_a_free_slot() {
 #[tokio::test]
 async fn a_frozen_runner_that_wakes_up_changes_nothing_and_is_there_again_under_another_name() {
     let world = World::start(FRAMES).await;
-    let (_orchestrator, _inference) = (world.service("orchestrator"), world.service("inference"));
-    let first = world.service("runner");
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let services = world.running().await;
     let _second = world.service("runner");
     let names = world.runners(2).await;
     let frozen = world.runner_of(ID, 1).await;
 
-    first.signal("STOP");
+    services.runner.signal("STOP");
     let count = stored(&world.nats, ID).await;
     happened(&world.nats, ID, "attempt_failed").await;
     at_least(&world.nats, ID, count + 3).await;
-    first.signal("CONT");
+    services.runner.signal("CONT");
     assert_eq!(world.completed(ID).await[0], "attempt_failed");
     assert_ne!(world.runner_of(ID, 2).await, frozen);
     let fences = fences(&world).await;
@@ -86,7 +80,7 @@ async fn a_frozen_runner_that_wakes_up_changes_nothing_and_is_there_again_under_
     })
     .await;
     assert!(again.keys().any(|name| !names.contains_key(name)), "{again:?} after {names:?}");
-    first.stop().await.success();
+    services.runner.stop().await.success();
 }
 
 /// The fence of each stored result, in order.

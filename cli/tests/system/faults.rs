@@ -11,12 +11,9 @@ const FRAMES: usize = 200;
 #[tokio::test]
 async fn an_orchestrator_killed_in_the_middle_of_a_run_goes_on_from_the_log() {
     let world = World::start(FRAMES).await;
-    let orchestrator = world.service("orchestrator");
-    let (_runner, _inference) = (world.service("runner"), world.service("inference"));
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let services = world.running().await;
 
-    orchestrator.kill();
+    services.orchestrator.kill();
     let at_its_end = stored(&world.nats, ID).await;
     assert!(at_its_end < FRAMES - 20, "{at_its_end}: killed too late");
     // Nobody needs an orchestrator to analyse frames.
@@ -28,12 +25,8 @@ async fn an_orchestrator_killed_in_the_middle_of_a_run_goes_on_from_the_log() {
 #[tokio::test]
 async fn an_orchestrator_that_was_away_at_a_runs_end_ends_it_later() {
     let world = World::start(FRAMES).await;
-    let orchestrator = world.service("orchestrator");
-    let (_runner, _inference) = (world.service("runner"), world.service("inference"));
-    world.create_and_start(ID).await;
-    happened(&world.nats, ID, "activated").await;
-    world.in_the_middle(ID).await;
-    orchestrator.kill();
+    let services = world.running().await;
+    services.orchestrator.kill();
     at_least(&world.nats, ID, FRAMES).await;
     let _orchestrator = world.service("orchestrator");
     world.completed(ID).await;
@@ -42,12 +35,9 @@ async fn an_orchestrator_that_was_away_at_a_runs_end_ends_it_later() {
 #[tokio::test]
 async fn an_inference_worker_killed_in_the_middle_of_a_run_is_told_and_replaced() {
     let world = World::start(FRAMES).await;
-    let (_orchestrator, _runner) = (world.service("orchestrator"), world.service("runner"));
-    let inference = world.service("inference");
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let services = world.running().await;
 
-    inference.kill();
+    services.inference.kill();
     let told = happened(&world.nats, ID, "source_interrupted").await;
     assert_eq!(told["data"]["kind"], "inference", "{told}");
     let _inference = world.service("inference");
@@ -57,14 +47,11 @@ async fn an_inference_worker_killed_in_the_middle_of_a_run_is_told_and_replaced(
 #[tokio::test]
 async fn a_killed_runner_is_replaced_by_another_one_that_goes_on() {
     let world = World::start(FRAMES).await;
-    let (_orchestrator, _inference) = (world.service("orchestrator"), world.service("inference"));
-    let first = world.service("runner");
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let services = world.running().await;
 
     let _second = world.service("runner");
     world.runners(2).await;
-    first.kill();
+    services.runner.kill();
     assert!(stored(&world.nats, ID).await < FRAMES - 20, "killed too late");
     assert_eq!(world.completed(ID).await[0], "attempt_failed");
 

@@ -37,9 +37,7 @@ async fn a_server_that_is_killed_and_started_again_is_all_that_a_run_needs() {
     let nats = Nats::connect(&url, "test").await.unwrap();
     streams::ensure(&nats).await.unwrap();
     let world = World::on(&url, nats, FRAMES).await;
-    let _services = ["orchestrator", "runner", "inference"].map(|name| world.service(name));
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let _services = world.running().await;
 
     shell(&format!("kill -KILL {}", first.pid()));
     first.ended().await;
@@ -59,13 +57,10 @@ async fn an_outage_longer_than_the_lease_hands_the_scenario_over_and_counts_no_f
     let nats = Nats::connect(&url, "test").await.unwrap();
     streams::ensure(&nats).await.unwrap();
     let world = World::on(&url, nats, FRAMES).await;
-    let (_orchestrator, _inference) = (world.service("orchestrator"), world.service("inference"));
-    let runner = world.service("runner");
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let services = world.running().await;
 
     first.stop().await;
-    runner.line_after("could not renew the runner's key").await;
+    services.runner.line_after("could not renew the runner's key").await;
     let second = server(folder.path(), port_of(&url)).await;
     let types = world.completed(ID).await;
     assert!(!types.iter().any(|kind| kind == "attempt_failed"), "{types:?}");
@@ -78,9 +73,7 @@ async fn an_outage_longer_than_the_lease_hands_the_scenario_over_and_counts_no_f
 async fn a_cluster_that_loses_a_node_loses_nothing_else() {
     let (mut cluster, nats) = Cluster::start().await;
     let world = World::on(&cluster.urls.join(","), nats, FRAMES).await;
-    let _services = ["orchestrator", "runner", "inference"].map(|name| world.service(name));
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let _services = world.running().await;
 
     // Whoever holds the frames and the keys is not known: the one that leads the log is as good as any.
     let log = world.nats.jetstream.get_stream(subjects::EVENTS).await.unwrap();
@@ -114,9 +107,7 @@ async fn results_without_room_wait_are_told_of_and_are_stored_once_there_is_room
     use kadr_shared::testkit::PATIENCE;
 
     let world = World::start(FRAMES).await;
-    let _services = ["orchestrator", "runner", "inference"].map(|name| world.service(name));
-    world.create_and_start(ID).await;
-    world.in_the_middle(ID).await;
+    let _services = world.running().await;
 
     let wanted = room(&world, None).await;
     let trouble = eventually("the trouble is told", || async {

@@ -34,6 +34,13 @@ pub(crate) struct World {
     _server: Option<TestServer>,
 }
 
+/// One of each service that a scenario needs.
+pub(crate) struct Services {
+    pub(crate) orchestrator: Process,
+    pub(crate) runner: Process,
+    pub(crate) inference: Process,
+}
+
 impl World {
     /// On a server of its own, with a clip of so many frames.
     pub(crate) async fn start(frames: usize) -> Self {
@@ -91,6 +98,14 @@ impl World {
     /// The types of a scenario's log so far.
     pub(crate) async fn types(&self, id: &str) -> Vec<String> {
         types(&log_of(&self.nats, id).await).into_iter().map(str::to_owned).collect()
+    }
+
+    /// Starts one of each service and a scenario, and waits until this is in its middle.
+    pub(crate) async fn running(&self) -> Services {
+        let [orchestrator, runner, inference] = ["orchestrator", "runner", "inference"].map(|name| self.service(name));
+        self.create_and_start(ID).await;
+        self.in_the_middle(ID).await;
+        Services { orchestrator, runner, inference }
     }
 
     /// That the run is in its middle: what is done to it now is done in time.
