@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use kadr_shared::{
     catalog::{Architecture, Model, UnknownName},
     geometry::Letterbox,
@@ -17,7 +17,7 @@ use kadr_shared::{
 };
 
 use crate::{
-    model::{Candidates, Network, ParameterError, Plan},
+    model::{Candidates, ParameterError, Plan, Reference},
     nms::{self, Candidate},
     preprocess::{self, PictureError},
     weights::{ReadError, Store, VerifiedWeights, WeightsError, parameters},
@@ -26,7 +26,7 @@ use crate::{
 /// A loaded model.
 #[derive(Debug)]
 pub struct Detector {
-    network: Network,
+    network: Reference,
     model: Model,
     stamp: ModelStamp,
 }
@@ -104,7 +104,7 @@ impl Detector {
     pub fn from_weights(model: &Model, weights: &VerifiedWeights) -> Result<Self, LoadError> {
         let Architecture::Yolov8 = model.architecture;
         let plan = Plan::new(model.scale, model.labels.len());
-        let network = Network::load(&plan, &parameters(weights)?)
+        let network = Reference::load(&plan, &parameters(weights)?, &Device::Cpu)
             .map_err(|source| LoadError::Parameters { model: model.name.to_string(), source })?;
         let stamp =
             ModelStamp { name: model.name.clone(), sha256: weights.file.sha256.clone(), precision: "f32".into() };
@@ -156,7 +156,7 @@ fn rounded(value: f32, steps: f64) -> f32 {
 
 /// Each anchor's best class, where it is wanted and sure enough.
 fn passed(Candidates { boxes, scores }: &Candidates, criteria: &Criteria) -> candle_core::Result<Vec<Candidate>> {
-    let (_, anchors) = scores.dims2()?;
+    let (_, _, anchors) = scores.dims3()?;
     let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
     let (boxes, scores) = (flat(boxes)?, flat(scores)?);
     let mut best = vec![(0, f32::NEG_INFINITY); anchors];

@@ -11,6 +11,7 @@
 //! - [`weights`] finds, verifies, fetches and reads the files that models are loaded from.
 
 pub mod detector;
+pub mod fast;
 pub mod model;
 pub mod nms;
 pub mod preprocess;

@@ -71,7 +71,7 @@ fn answer(folder: &Path, picture: &Tensor) -> [Tensor; 2] {
     let model = &catalog.models()[0];
     let weights = Store::new([folder]).locate(model).unwrap();
     let plan = model::Plan::new(model.scale, model.labels.len());
-    let network = model::Network::load(&plan, &weights::parameters(&weights).unwrap()).unwrap();
+    let network = model::Reference::load(&plan, &weights::parameters(&weights).unwrap(), &Device::Cpu).unwrap();
     let model::Candidates { boxes, scores } = network.forward(picture).unwrap();
     [boxes, scores]
 }
@@ -100,7 +100,7 @@ fn half_precision_is_read_as_single() {
     let picture = Tensor::rand(0f32, 1.0, (1, 3, 32, 64), &Device::Cpu).unwrap();
     let [boxes, scores] = answer(folder.path(), &picture);
     let anchors = 4 * 8 + 2 * 4 + 2;
-    assert_eq!((boxes.dims(), scores.dims()), ([anchors, 4].as_slice(), [3, anchors].as_slice()));
+    assert_eq!((boxes.dims(), scores.dims()), ([1, anchors, 4].as_slice(), [1, 3, anchors].as_slice()));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_tensor_that_is_missing_or_of_another_shape_is_named_with_what_was_wanted_an
     let name = "model.4.m.0.cv1.conv.weight";
     let load = |tensors: BTreeMap<String, Tensor>| {
         let parameters: model::Parameters = tensors.into_iter().collect();
-        model::Network::load(&plan, &parameters).unwrap_err().to_string()
+        model::Reference::load(&plan, &parameters, &Device::Cpu).unwrap_err().to_string()
     };
     let mut tensors = testkit::tiny_tensors(7);
     let right = tensors.remove(name).unwrap();

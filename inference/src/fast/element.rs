@@ -12,8 +12,8 @@ pub(crate) trait Element: Number {
     /// As told in detections and figures.
     const PRECISION: Precision;
 
-    /// The number that is stored for a whole number from 0 to 255: what fills a map's border, and colours.
-    fn whole(value: u8) -> Self;
+    /// The nearest number that can be stored.
+    fn nearest(value: f32) -> Self;
 
     /// What it stands for, before any scale.
     fn value(self) -> f32;
@@ -62,8 +62,8 @@ impl Element for f32 {
     const GROUP: usize = 1;
     const PRECISION: Precision = Precision::F32;
 
-    fn whole(value: u8) -> Self {
-        f32::from(value)
+    fn nearest(value: f32) -> Self {
+        value
     }
 
     fn value(self) -> f32 {
@@ -80,28 +80,16 @@ impl Element for f32 {
 #[repr(transparent)]
 pub(crate) struct Bf16(pub(crate) u16);
 
-// SAFETY: any two bytes are a bf16.
-unsafe impl Number for Bf16 {}
-
-impl Bf16 {
-    /// The nearest one; of two as near, the even one. Not a number stays so.
-    pub(crate) fn nearest(value: f32) -> Self {
-        let bits = value.to_bits();
-        if value.is_nan() {
-            return Self((bits >> 16) as u16 | 0x40);
-        }
-        Self(((u64::from(bits) + 0x7fff + u64::from((bits >> 16) & 1)) >> 16) as u16)
-    }
-}
-
 impl Element for Bf16 {
     type Weight = Self;
     const GROUP: usize = 2;
     const PRECISION: Precision = Precision::Bf16;
 
-    fn whole(value: u8) -> Self {
-        // Eight bits of precision: exact.
-        Self::nearest(f32::from(value))
+    /// Of two as near, the even one. Not a number stays so.
+    fn nearest(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = (u64::from(bits) + 0x7fff + u64::from((bits >> 16) & 1)) >> 16;
+        Self(if value.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded as u16 })
     }
 
     fn value(self) -> f32 {
@@ -120,8 +108,9 @@ impl Element for u8 {
     const GROUP: usize = 4;
     const PRECISION: Precision = Precision::Int8;
 
-    fn whole(value: u8) -> Self {
-        value
+    fn nearest(value: f32) -> Self {
+        // `as` saturates.
+        value.round_ties_even() as u8
     }
 
     fn value(self) -> f32 {

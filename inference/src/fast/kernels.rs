@@ -8,6 +8,7 @@
 //!   table of kernels.
 //!
 //! Which pixels, which channels and which buffers is not decided here.
+#![allow(unsafe_code, reason = "SIMD intrinsics, and loops over memory that the caller vouches for")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,7 +20,7 @@ mod portable;
 mod threshold;
 mod tile;
 mod transform;
-mod vector;
+pub(super) mod vector;
 
 use std::fmt;
 
@@ -27,7 +28,7 @@ pub(super) use self::{
     pool::Pool,
     threshold::Threshold,
     tile::{Finish, Output, Tile},
-    transform::{POINTS, TransformIn, TransformOut},
+    transform::{POINTS, TransformIn, TransformOut, weights as transformed},
 };
 use super::element::{Bf16, Element};
 
@@ -39,7 +40,7 @@ pub(crate) struct Kernels<E: Element> {
     /// The tile of this size, if there is one.
     pub(super) tile: fn(pixels: usize, blocks: usize, step: Step) -> Option<TileFn<E>>,
     pub(super) pool: unsafe fn(&Pool<E>),
-    pub(super) threshold: unsafe fn(&Threshold<'_>),
+    pub(super) threshold: unsafe fn(&Threshold),
     /// Winograd's transforms, where they pay.
     pub(super) transforms: Option<Transforms>,
 }
@@ -209,7 +210,7 @@ macro_rules! kernels {
             }
 
             $(#[target_feature(enable = $features)])?
-            unsafe fn threshold_of(t: &Threshold<'_>) {
+            unsafe fn threshold_of(t: &Threshold) {
                 unsafe { threshold::threshold::<<$lanes as Lanes>::Vector>(t) }
             }
 

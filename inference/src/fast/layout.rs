@@ -24,14 +24,18 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(map: &Map, width: usize, height: usize) -> Self {
-        let mut starts = vec![0];
-        let mut end = 0;
-        for channels in &map.parts {
-            end += channels.div_ceil(BLOCK);
-            starts.push(end);
-        }
         let depth = if map.stride == 1 { PICTURE_BLOCK } else { BLOCK };
-        Self { width: width / map.stride, height: height / map.stride, depth, starts }
+        Self { width: width / map.stride, height: height / map.stride, depth, starts: starts(&map.parts) }
+    }
+
+    /// Of the same size, for other channels.
+    pub(crate) fn with_parts(&self, parts: &[usize]) -> Self {
+        Self { starts: starts(parts), ..*self }
+    }
+
+    /// Whether the borders lie at the same places, as far as both reach.
+    pub(crate) fn same_size(&self, other: &Self) -> bool {
+        (self.width, self.height, self.depth) == (other.width, other.height, other.depth)
     }
 
     /// Blocks of all parts.
@@ -68,6 +72,16 @@ impl Layout {
     pub(crate) fn corner(&self, block: usize, y: usize, x: usize) -> usize {
         block * self.plane() + y * self.row() + x * self.depth
     }
+}
+
+/// The first block of each part, and the end of the last one.
+fn starts(parts: &[usize]) -> Vec<usize> {
+    let mut end = 0;
+    let ends = parts.iter().map(|channels| {
+        end += channels.div_ceil(BLOCK);
+        end
+    });
+    std::iter::once(0).chain(ends).collect()
 }
 
 /// For each channel of the padded blocks of these parts, which channel of theirs it is: none for padding.

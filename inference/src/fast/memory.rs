@@ -1,8 +1,11 @@
 //! Memory for numbers that kernels load sixteen at a time.
 //!
 //! Says nothing of what the numbers mean.
+#![allow(unsafe_code, reason = "memory aligned more strictly than its numbers")]
 
 use std::marker::PhantomData;
+
+use super::element::Bf16;
 
 /// A cache line: memory is aligned to it, so that no vector lies across two.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +28,8 @@ unsafe impl Number for f32 {}
 unsafe impl Number for u8 {}
 // SAFETY: any byte is an i8.
 unsafe impl Number for i8 {}
-// SAFETY: any two bytes are a u16.
-unsafe impl Number for u16 {}
+// SAFETY: any two bytes are a bf16.
+unsafe impl Number for Bf16 {}
 
 /// Numbers that begin at a cache line.
 #[derive(Debug, Clone)]

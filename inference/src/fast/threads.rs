@@ -2,6 +2,7 @@
 //!
 //! Between two steps members spin for some microseconds; between two frames they sleep. What they compute is not known
 //! here.
+#![allow(unsafe_code, reason = "a borrowed job is lent to threads that outlive it")]
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -6,15 +6,15 @@ use kadr_shared::catalog::{NamedScale, Scale};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Channels of the five stages, at strides 2, 4, 8, 16 and 32.
-    pub(super) channels: [usize; 5],
+    pub(crate) channels: [usize; 5],
     /// Bottlenecks of a short and of a long C2f block.
     pub(super) short: usize,
     pub(super) long: usize,
-    pub(super) classes: usize,
+    pub(crate) classes: usize,
 }
 
 /// Bins of the distribution by which one side of a box is told.
-pub(super) const BINS: usize = 16;
+pub(crate) const BINS: usize = 16;
 
 /// Published networks round channels to this, so that they vectorise.
 const CHANNEL_STEP: f64 = 8.0;

@@ -327,8 +327,8 @@ impl Lanes for Bytes {
 }
 
 kernels!(
-    single: f32, super::Single, Cpu::Avx2, features "avx2,fma", [1 2 3 4 5 6] [] [],
-    transforms!(super::Ymm2, features "avx2,fma")
+    single: f32, Single, Cpu::Avx2, features "avx2,fma", [1 2 3 4 5 6] [] [],
+    transforms!(Ymm2, features "avx2,fma")
 );
-kernels!(half: Bf16, super::Half, Cpu::Avx2, features "avx2,fma", [1 2 3 4 5 6] [] [], None);
-kernels!(bytes: u8, super::Bytes, Cpu::Avx2, features "avx2,fma", [1 2 3] [] [], None);
+kernels!(half: Bf16, Half, Cpu::Avx2, features "avx2,fma", [1 2 3 4 5 6] [] [], None);
+kernels!(bytes: u8, Bytes, Cpu::Avx2, features "avx2,fma", [1 2 3] [] [], None);

@@ -253,21 +253,21 @@ impl Lanes for Bytes {
 }
 
 kernels!(
-    single: f32, super::Single, Cpu::Avx512, features "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma",
+    single: f32, Single, Cpu::Avx512, features "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma",
     [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28]
     [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
     [1 2 3 4 5 6 7 8 9],
-    transforms!(super::Zmm, features "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+    transforms!(Zmm, features "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
 );
 kernels!(
-    half: Bf16, super::Half, Cpu::Avx512Vnni, features "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma",
+    half: Bf16, Half, Cpu::Avx512Vnni, features "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16,avx2,fma",
     [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28]
     [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
     [1 2 3 4 5 6 7 8 9],
     None
 );
 kernels!(
-    bytes: u8, super::Bytes, Cpu::Avx512Vnni, features "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx2,fma",
+    bytes: u8, Bytes, Cpu::Avx512Vnni, features "avx512f,avx512vl,avx512dq,avx512bw,avx512vnni,avx2,fma",
     [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28]
     [1 2 3 4 5 6 7 8 9 10 11 12 13 14]
     [1 2 3 4 5 6 7 8 9],

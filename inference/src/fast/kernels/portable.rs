@@ -1,5 +1,9 @@
 //! Plain Rust, for any CPU, and the twin that the others are tested against.
 
+// SAFETY, of every function here: pointers are read and written as the traits say, at any alignment. Bodies are unsafe as a
+// whole, since what they call is.
+#![allow(unsafe_op_in_unsafe_fn)]
+
 use super::{
     Cpu, kernels,
     lanes::Lanes,
@@ -19,7 +23,6 @@ impl Plain {
     }
 }
 
-// SAFETY: pointers are read and written as the trait says, at any alignment.
 impl Vector for Plain {
     #[inline(always)]
     unsafe fn all(value: f32) -> Self {
@@ -28,12 +31,12 @@ impl Vector for Plain {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        Self(unsafe { from.cast::<[f32; 16]>().read_unaligned() })
+        Self(from.cast::<[f32; 16]>().read_unaligned())
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        unsafe { to.cast::<[f32; 16]>().write_unaligned(self.0) }
+        to.cast::<[f32; 16]>().write_unaligned(self.0)
     }
 
     #[inline(always)]
@@ -79,13 +82,12 @@ impl Vector for Plain {
 
     #[inline(always)]
     unsafe fn swish_roughly(self) -> Self {
-        unsafe { self.swish() }
+        self.swish()
     }
 }
 
 pub(super) struct Single;
 
-// SAFETY: as of `Plain`.
 impl Lanes for Single {
     type Element = f32;
     type Vector = Plain;
@@ -100,12 +102,12 @@ impl Lanes for Single {
 
     #[inline(always)]
     unsafe fn pixel(from: *const f32) -> f32 {
-        unsafe { *from }
+        *from
     }
 
     #[inline(always)]
     unsafe fn weights(from: *const f32) -> Plain {
-        unsafe { Plain::load(from) }
+        Plain::load(from)
     }
 
     #[inline(always)]
@@ -121,23 +123,22 @@ impl Lanes for Single {
 
     #[inline(always)]
     unsafe fn read(from: *const f32) -> Plain {
-        unsafe { Plain::load(from) }
+        Plain::load(from)
     }
 
     #[inline(always)]
     unsafe fn write(numbers: Plain, to: *mut f32) {
-        unsafe { numbers.store(to) }
+        numbers.store(to)
     }
 
     #[inline(always)]
     unsafe fn swish(numbers: Plain) -> Plain {
-        unsafe { numbers.swish() }
+        numbers.swish()
     }
 }
 
 pub(super) struct Half;
 
-// SAFETY: as of `Plain`.
 impl Lanes for Half {
     type Element = Bf16;
     type Vector = Plain;
@@ -152,12 +153,12 @@ impl Lanes for Half {
 
     #[inline(always)]
     unsafe fn pixel(from: *const Bf16) -> [Bf16; 2] {
-        unsafe { from.cast::<[Bf16; 2]>().read_unaligned() }
+        from.cast::<[Bf16; 2]>().read_unaligned()
     }
 
     #[inline(always)]
     unsafe fn weights(from: *const Bf16) -> Self::Weights {
-        unsafe { from.cast::<Self::Weights>().read_unaligned() }
+        from.cast::<Self::Weights>().read_unaligned()
     }
 
     #[inline(always)]
@@ -175,23 +176,22 @@ impl Lanes for Half {
 
     #[inline(always)]
     unsafe fn read(from: *const Bf16) -> Plain {
-        Plain(unsafe { from.cast::<[Bf16; 16]>().read_unaligned() }.map(Bf16::value))
+        Plain(from.cast::<[Bf16; 16]>().read_unaligned().map(Bf16::value))
     }
 
     #[inline(always)]
     unsafe fn write(numbers: Plain, to: *mut Bf16) {
-        unsafe { to.cast::<[Bf16; 16]>().write_unaligned(numbers.0.map(Bf16::nearest)) }
+        to.cast::<[Bf16; 16]>().write_unaligned(numbers.0.map(Bf16::nearest))
     }
 
     #[inline(always)]
     unsafe fn swish(numbers: Plain) -> Plain {
-        unsafe { numbers.swish() }
+        numbers.swish()
     }
 }
 
 pub(super) struct Bytes;
 
-// SAFETY: as of `Plain`.
 impl Lanes for Bytes {
     type Element = u8;
     type Vector = Plain;
@@ -206,12 +206,12 @@ impl Lanes for Bytes {
 
     #[inline(always)]
     unsafe fn pixel(from: *const u8) -> [u8; 4] {
-        unsafe { from.cast::<[u8; 4]>().read_unaligned() }
+        from.cast::<[u8; 4]>().read_unaligned()
     }
 
     #[inline(always)]
     unsafe fn weights(from: *const i8) -> Self::Weights {
-        unsafe { from.cast::<Self::Weights>().read_unaligned() }
+        from.cast::<Self::Weights>().read_unaligned()
     }
 
     #[inline(always)]
@@ -229,21 +229,21 @@ impl Lanes for Bytes {
 
     #[inline(always)]
     unsafe fn read(from: *const u8) -> Plain {
-        Plain(unsafe { from.cast::<[u8; 16]>().read_unaligned() }.map(f32::from))
+        Plain(from.cast::<[u8; 16]>().read_unaligned().map(f32::from))
     }
 
     #[inline(always)]
     unsafe fn write(numbers: Plain, to: *mut u8) {
         // `as` saturates.
-        unsafe { to.cast::<[u8; 16]>().write_unaligned(numbers.0.map(|n| n.round_ties_even() as u8)) }
+        to.cast::<[u8; 16]>().write_unaligned(numbers.0.map(|n| n.round_ties_even() as u8))
     }
 
     #[inline(always)]
     unsafe fn swish(numbers: Plain) -> Plain {
-        unsafe { numbers.swish() }
+        numbers.swish()
     }
 }
 
-kernels!(single: f32, super::Single, Cpu::Portable, [1 2 3 4] [] [], transforms!(super::Plain));
-kernels!(half: Bf16, super::Half, Cpu::Portable, [1 2 3 4] [] [], None);
-kernels!(bytes: u8, super::Bytes, Cpu::Portable, [1 2 3 4] [] [], None);
+kernels!(single: f32, Single, Cpu::Portable, [1 2 3 4] [] [], transforms!(Plain));
+kernels!(half: Bf16, Half, Cpu::Portable, [1 2 3 4] [] [], None);
+kernels!(bytes: u8, Bytes, Cpu::Portable, [1 2 3 4] [] [], None);

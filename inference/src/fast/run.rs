@@ -1,0 +1,396 @@
+//! Steps of a pass as tasks for a team: the one place where threads write into the same buffers.
+//!
+//! Why that is sound, for all of it: a step reads maps that earlier steps have written and writes others (the graph's
+//! tests hold that nothing is written twice, the plan gives maps that live at the same time buffers of their own), and
+//! its tasks write different pixels or blocks. Offsets follow from the layouts that the buffers were made for.
+#![allow(unsafe_code, reason = "threads write different parts of one buffer")]
+
+use super::{
+    conv::{Ready, Tiles, shares},
+    element::Element,
+    head::{Flags, Head},
+    kernels::{Computed, Finish, Kernels, Output, POINTS, Pool, Step, Threshold, Tile, TransformIn, TransformOut},
+    layout::{BLOCK, Layout},
+    memory::Aligned,
+    plan::{Blocks, Place, Planned},
+    threads::Team,
+};
+use crate::model::graph::Kind;
+
+/// Where each map lies.
+pub(super) struct Memory<'a, E> {
+    maps: &'a [Planned],
+    stored: Pointers<E>,
+    plain: Pointers<f32>,
+}
+
+/// To the buffers, for all threads.
+struct Pointers<N>([*mut N; BUFFERS]);
+
+/// More than any network needs (YOLOv8: 16 at most).
+const BUFFERS: usize = 64;
+
+// SAFETY: what is done with them is above.
+unsafe impl<N: Send> Sync for Pointers<N> {}
+
+impl<N: super::memory::Number> Pointers<N> {
+    fn to(buffers: &mut [Aligned<N>]) -> Self {
+        debug_assert!(buffers.len() <= BUFFERS);
+        let mut pointers = [std::ptr::null_mut(); BUFFERS];
+        pointers.iter_mut().zip(buffers).for_each(|(pointer, buffer)| *pointer = buffer.as_mut_ptr());
+        Self(pointers)
+    }
+
+    fn get(&self, buffer: usize) -> *mut N {
+        self.0[buffer]
+    }
+}
+
+/// A pointer that tasks share.
+#[derive(Clone, Copy)]
+struct Everyones<N>(*mut N);
+
+// SAFETY: what is done with it is above.
+unsafe impl<N: Send> Sync for Everyones<N> {}
+
+impl<N> Everyones<N> {
+    /// A method, so that closures take the whole and not the pointer in it.
+    fn get(&self) -> *mut N {
+        self.0
+    }
+}
+
+/// What a Winograd convolution needs beside the maps.
+#[derive(Debug)]
+pub(super) struct Room<E: Element> {
+    /// Transformed inputs and products: of each member, and the first one's for all where they share.
+    members: Vec<Points<E>>,
+    /// Those 4×4 squares that are wanted.
+    squares: Vec<(usize, usize)>,
+}
+
+#[derive(Debug)]
+struct Points<E: Element> {
+    inputs: Aligned<E>,
+    products: Aligned<f32>,
+    taps: Vec<usize>,
+}
+
+/// Squares that one task transforms and multiplies at a time: their numbers stay in a core's cache.
+const SQUARES: usize = 28;
+/// So few are transformed once for all, and the weights shared out instead.
+const FEW: usize = 32;
+
+impl<E: Element> Room<E> {
+    pub(super) fn new<'a>(convs: impl Iterator<Item = (&'a Ready<E>, &'a Layout)>, members: usize) -> Self {
+        let (mut inputs, mut products, mut squares, mut blocks) = (0, 0, 0, 0);
+        for (conv, to) in convs {
+            let all = to.width / 4 * (to.height / 4);
+            let at_once = if all <= FEW { all } else { SQUARES };
+            inputs = inputs.max(POINTS * at_once * conv.from.count * BLOCK);
+            let widest = conv.groups.iter().map(|tiles| tiles.group.blocks).max().unwrap_or(0);
+            products = products.max(POINTS * at_once * widest * BLOCK);
+            squares = squares.max(all);
+            blocks = blocks.max(conv.from.count);
+        }
+        let points = || Points {
+            inputs: Aligned::filled(inputs, E::nearest(0.0)),
+            products: Aligned::filled(products, 0.0),
+            taps: Vec::with_capacity(blocks),
+        };
+        Self { members: (0..members).map(|_| points()).collect(), squares: Vec::with_capacity(squares) }
+    }
+}
+
+impl<'a, E: Computed> Memory<'a, E> {
+    pub(super) fn new(maps: &'a [Planned], stored: &mut [Aligned<E>], plain: &mut [Aligned<f32>]) -> Self {
+        Self { maps, stored: Pointers::to(stored), plain: Pointers::to(plain) }
+    }
+
+    fn layout(&self, map: usize) -> &'a Layout {
+        &self.maps[map].layout
+    }
+
+    /// The first number of a map of activations.
+    fn stored(&self, map: usize) -> *mut E {
+        match self.maps[map].place {
+            Place::Stored(buffer) => self.stored.get(buffer),
+            Place::Plain(_) | Place::Nowhere => std::ptr::null_mut(),
+        }
+    }
+
+    /// The first number of a map of f32 numbers.
+    fn plain(&self, map: usize) -> *mut f32 {
+        match self.maps[map].place {
+            Place::Plain(buffer) => self.plain.get(buffer),
+            Place::Stored(_) | Place::Nowhere => std::ptr::null_mut(),
+        }
+    }
+
+    /// A convolution, a line's tiles after another's. `wanted` has a flag a pixel: tiles without any are left out.
+    pub(super) fn direct(&self, conv: &Ready<E>, wanted: Option<&[bool]>, team: &mut Team) {
+        let to = self.layout(conv.to.map);
+        let (groups, bands) = (conv.groups.len(), conv.work.bands);
+        let lines = |band: usize| to.height * band / bands..to.height * (band + 1) / bands;
+        if conv.work.by_group {
+            team.run(groups * bands, &|_, task| self.lines(conv, &conv.groups[task / bands], lines(task % bands), wanted));
+        } else {
+            team.run(bands, &|_, task| {
+                conv.groups.iter().for_each(|tiles| self.lines(conv, tiles, lines(task), wanted));
+            });
+        }
+    }
+
+    /// One group of output blocks on some lines.
+    fn lines(&self, conv: &Ready<E>, tiles: &Tiles<E>, lines: std::ops::Range<usize>, wanted: Option<&[bool]>) {
+        let (from, to) = (self.layout(conv.from.map), self.layout(conv.to.map));
+        let stride = conv.kind.stride();
+        let first = conv.to.first + tiles.group.first;
+        // SAFETY: within the map of the input, of the weights and the output: see above.
+        unsafe {
+            let weights = conv.weights.as_ptr().add(tiles.group.weights);
+            for y in lines {
+                for strip in &tiles.strips {
+                    if wanted.is_some_and(|wanted| !wanted[y * to.width + strip.x..][..strip.pixels].contains(&true)) {
+                        continue;
+                    }
+                    let (inputs, x) = (conv.from.first, strip.x);
+                    let input = match conv.kind {
+                        Kind::Point => from.at(inputs, y, x),
+                        Kind::Area | Kind::Halving => from.corner(inputs, y * stride, x * stride),
+                    };
+                    let output = to.at(first, y, x);
+                    (strip.tile)(&Tile {
+                        input: self.stored(conv.from.map).add(input),
+                        taps: &conv.work.taps,
+                        weights,
+                        output: if conv.activated {
+                            Output::Activated(self.stored(conv.to.map).add(output))
+                        } else {
+                            Output::Linear(self.plain(conv.to.map).add(output))
+                        },
+                        plane: to.plane(),
+                        finish: self.finish(conv, tiles.group.first, y, x),
+                    });
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The group is one of the convolution's, the pixel one of its output's.
+    unsafe fn finish(&self, conv: &Ready<E>, group: usize, y: usize, x: usize) -> Finish<E> {
+        let numbers = &conv.numbers;
+        // SAFETY: within the maps, as the caller says.
+        unsafe {
+            let (addend, addend_plane) = match conv.part {
+                Some(map) => {
+                    let layout = self.layout(map);
+                    (self.plain(map).add(layout.at(group, y / 2, x / 2)).cast_const(), layout.plane())
+                }
+                None => (std::ptr::null(), 0),
+            };
+            let (shortcut, shortcut_plane) = match conv.shortcut {
+                Some(Blocks { map, first, .. }) => {
+                    let layout = self.layout(map);
+                    (self.stored(map).add(layout.at(first + group, y, x)).cast_const(), layout.plane())
+                }
+                None => (std::ptr::null(), 0),
+            };
+            Finish {
+                scale: numbers.scale.as_ptr().add(group * BLOCK),
+                bias: numbers.bias.as_ptr().add(group * BLOCK),
+                addend,
+                addend_plane,
+                odd: x % 2 == 1,
+                shortcut,
+                shortcut_plane,
+                shortcut_scale: numbers.shortcut_scale,
+                gain: numbers.gain,
+                offset: numbers.offset,
+            }
+        }
+    }
+
+    /// A 3×3 convolution by 4×4 squares of its output. `E` is f32: no other has transforms.
+    pub(super) fn winograd(
+        &self,
+        conv: &Ready<E>,
+        kernels: &Kernels<E>,
+        wanted: Option<&[bool]>,
+        room: &mut Room<E>,
+        team: &mut Team,
+    ) {
+        let to = self.layout(conv.to.map);
+        room.squares.clear();
+        let all = (0..to.height / 4).flat_map(|y| (0..to.width / 4).map(move |x| (4 * y, 4 * x)));
+        room.squares.extend(all.filter(|&(y, x)| {
+            let line = |wanted: &[bool], line: usize| wanted[(y + line) * to.width + x..][..4].contains(&true);
+            wanted.is_none_or(|wanted| (0..4).any(|l| line(wanted, l)))
+        }));
+        let squares = room.squares.as_slice();
+        let members = Everyones(room.members.as_mut_ptr());
+        // SAFETY: a member has its own; what all share is only read while they do.
+        let of = |member: usize| unsafe { &mut *members.get().add(member) };
+
+        if squares.len() > FEW {
+            // A multiple of two tasks: as many members as there mostly are have the same to do.
+            let tasks = squares.len().div_ceil(SQUARES).next_multiple_of(2);
+            team.run(tasks, &|member, task| {
+                let squares = &squares[squares.len() * task / tasks..squares.len() * (task + 1) / tasks];
+                let Points { inputs, products, taps } = of(member);
+                // SAFETY: the member's own.
+                unsafe {
+                    (0..conv.from.count)
+                        .for_each(|block| self.before(conv, kernels, block, squares, inputs.as_mut_ptr()));
+                    self.products(conv, kernels, squares, inputs.as_ptr(), products, taps, 0..conv.groups.len());
+                }
+            });
+            return;
+        }
+        let shared = Everyones(room.members[0].inputs.as_mut_ptr());
+        // SAFETY: each task writes a block of its own.
+        team.run(conv.from.count, &|_, block| unsafe { self.before(conv, kernels, block, squares, shared.get()) });
+        team.run(conv.groups.len(), &|member, group| {
+            let points = of(member);
+            let (products, taps) = (&mut points.products, &mut points.taps);
+            // SAFETY: the inputs are only read now; products are the member's own.
+            unsafe { self.products(conv, kernels, squares, shared.get(), products, taps, group..group + 1) }
+        });
+    }
+
+    /// Transforms one block of input channels of some squares: `[point][block][square][channel]`.
+    ///
+    /// # Safety
+    /// `points` has room for them, and nobody else writes this block's.
+    unsafe fn before(
+        &self,
+        conv: &Ready<E>,
+        kernels: &Kernels<E>,
+        block: usize,
+        squares: &[(usize, usize)],
+        points: *mut E,
+    ) {
+        let Some(transforms) = kernels.transforms else { return };
+        let from = self.layout(conv.from.map);
+        for (square, &(y, x)) in squares.iter().enumerate() {
+            // SAFETY: 6×6 pixels from the one up and left of the square, border included.
+            unsafe {
+                let input = self.stored(conv.from.map).add(from.corner(conv.from.first + block, y, x));
+                (transforms.before)(&TransformIn {
+                    input: input.cast(),
+                    row: from.row(),
+                    points: points.add((block * squares.len() + square) * BLOCK).cast(),
+                    stride: conv.from.count * squares.len() * BLOCK,
+                });
+            }
+        }
+    }
+
+    /// Multiplies transformed squares with the weights of some groups, and transforms the products back.
+    ///
+    /// # Safety
+    /// `inputs` are the squares', `products` nobody else's.
+    #[expect(clippy::too_many_arguments, reason = "what a task has of its own")]
+    unsafe fn products(
+        &self,
+        conv: &Ready<E>,
+        kernels: &Kernels<E>,
+        squares: &[(usize, usize)],
+        inputs: *const E,
+        products: &mut Aligned<f32>,
+        taps: &mut Vec<usize>,
+        groups: std::ops::Range<usize>,
+    ) {
+        let Some(transforms) = kernels.transforms else { return };
+        let to = self.layout(conv.to.map);
+        let (blocks, count) = (conv.from.count, squares.len());
+        taps.clear();
+        taps.extend((0..blocks).map(|block| block * count * BLOCK));
+        let products = products.as_mut_ptr();
+        for Tiles { group, .. } in &conv.groups[groups] {
+            let stride = group.blocks * count * BLOCK;
+            for (first, squares) in shares(count, kernels.pixels[group.blocks - 1]) {
+                let Some(tile) = (kernels.tile)(squares, group.blocks, Step::Next) else { return };
+                for point in 0..POINTS {
+                    // SAFETY: squares stand where pixels do in a direct convolution, a point's lie side by side.
+                    unsafe {
+                        tile(&Tile {
+                            input: inputs.add((point * blocks * count + first) * BLOCK),
+                            taps: taps.as_slice(),
+                            weights: conv
+                                .weights
+                                .as_ptr()
+                                .add(group.weights + point * blocks * BLOCK * group.blocks * BLOCK),
+                            output: Output::Sums(products.add(point * stride + first * BLOCK)),
+                            plane: count * BLOCK,
+                            finish: self.finish(conv, group.first, 0, 0),
+                        });
+                    }
+                }
+            }
+            for block in 0..group.blocks {
+                for (square, &(y, x)) in squares.iter().enumerate() {
+                    // SAFETY: a square of the output, and of the shortcut.
+                    unsafe {
+                        let finish = self.finish(conv, group.first + block, y, x);
+                        let output = to.at(conv.to.first + group.first + block, y, x);
+                        (transforms.after)(&TransformOut {
+                            points: products.add((block * count + square) * BLOCK).cast_const(),
+                            stride,
+                            output: self.stored(conv.to.map).add(output).cast(),
+                            row: to.row(),
+                            scale: finish.scale,
+                            bias: finish.bias,
+                            shortcut: finish.shortcut.cast(),
+                            shortcut_row: conv.shortcut.map_or(0, |shortcut| self.layout(shortcut.map).row()),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// The maxima of each block.
+    pub(super) fn pool(&self, from: Blocks, to: Blocks, kernels: &Kernels<E>, team: &mut Team) {
+        let (source, target) = (self.layout(from.map), self.layout(to.map));
+        team.run(from.count, &|_, block| {
+            for y in 0..source.height {
+                // SAFETY: a line of a block, of which the input is another part of the map.
+                unsafe {
+                    (kernels.pool)(&Pool {
+                        input: self.stored(from.map).add(source.at(from.first + block, 0, 0)),
+                        output: self.stored(to.map).add(target.at(to.first + block, y, 0)),
+                        y,
+                        width: source.width,
+                        height: source.height,
+                        row: source.row(),
+                    });
+                }
+            }
+        });
+    }
+
+    /// Marks where any class of a level has a logit above `least`.
+    pub(super) fn mark(&self, head: &Head, least: f32, kernels: &Kernels<E>, flags: &mut Flags, team: &mut Team) {
+        let layout = &head.layout;
+        let found = Everyones(flags.likely.as_mut_ptr());
+        team.run(layout.height.min(4), &|_, task| {
+            let bands = layout.height.min(4);
+            for y in layout.height * task / bands..layout.height * (task + 1) / bands {
+                // SAFETY: a line of logits, and the flags of its pixels.
+                unsafe {
+                    (kernels.threshold)(&Threshold {
+                        logits: self.plain(head.classes).add(layout.at(0, y, 0)),
+                        plane: layout.plane(),
+                        blocks: layout.blocks(),
+                        least,
+                        found: found.get().add(y * layout.width),
+                        width: layout.width,
+                    });
+                }
+            }
+        });
+        flags.mark_margin(layout);
+    }
+}
