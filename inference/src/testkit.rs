@@ -40,7 +40,8 @@ pub fn tiny_tensors(seed: u64) -> BTreeMap<String, Tensor> {
 /// Shifts each class's bias so that one anchor in [`RARITY`] of a made-up scene passes a confidence of 0.25.
 fn calibrate(tensors: &mut BTreeMap<String, Tensor>) {
     let parameters: Parameters = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
-    let network = Reference::load(&Plan::new(SCALE, LABELS.len()), &parameters, &Device::Cpu).expect("the network fits its tensors");
+    let network = Reference::load(&Plan::new(SCALE, LABELS.len()), &parameters, &Device::Cpu)
+        .expect("the network fits its tensors");
     let scores = network.forward(&scene(320, 192, 0.0)).and_then(|found| found.scores.squeeze(0)?.to_vec2::<f32>());
     let logit = |score: f32| (score / (1.0 - score)).ln();
     let shifts: Vec<f32> = scores
@@ -75,7 +76,8 @@ fn scene(width: usize, height: usize, phase: f32) -> Tensor {
 /// Random tensors of the names and shapes that a network of this scale asks for.
 pub fn tensors(scale: Scale, classes: usize, seed: u64) -> BTreeMap<String, Tensor> {
     let source = Random { seed, made: RefCell::default() };
-    Reference::load(&Plan::new(scale, classes), &source, &Device::Cpu).expect("a network takes the shapes that it asks for");
+    Reference::load(&Plan::new(scale, classes), &source, &Device::Cpu)
+        .expect("a network takes the shapes that it asks for");
     source.made.into_inner()
 }
 
@@ -139,8 +141,16 @@ mod tests {
         for seed in 0..6 {
             let parameters: Parameters = tiny_tensors(seed).into_iter().collect();
             let network = Reference::load(&Plan::new(SCALE, LABELS.len()), &parameters, &Device::Cpu).unwrap();
-            let scores =
-                network.forward(&scene(640, 384, 2.0)).unwrap().scores.squeeze(0).unwrap().max(0).unwrap().to_vec1::<f32>().unwrap();
+            let scores = network
+                .forward(&scene(640, 384, 2.0))
+                .unwrap()
+                .scores
+                .squeeze(0)
+                .unwrap()
+                .max(0)
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap();
             let passed = scores.iter().filter(|&&score| score > 0.25).count();
             assert!(passed > 5 && passed < scores.len() / 10, "seed {seed}: {passed} of {}", scores.len());
         }

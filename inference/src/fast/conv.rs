@@ -76,7 +76,13 @@ const CACHED: usize = 600 << 10;
 
 impl<E: Element> Ready<E> {
     /// `scales` are those of the plan's maps.
-    pub(super) fn new(sum: &Sum, plan: &Plan, scales: &[Scale], kernels: &Kernels<E>, cache: &Cache<E>) -> Option<Self> {
+    pub(super) fn new(
+        sum: &Sum,
+        plan: &Plan,
+        scales: &[Scale],
+        kernels: &Kernels<E>,
+        cache: &Cache<E>,
+    ) -> Option<Self> {
         let from = &plan.maps.get(sum.from.map)?.layout;
         let to = &plan.maps.get(sum.to.map)?.layout;
         let winograd = kernels.transforms.is_some()
@@ -158,7 +164,8 @@ impl Numbers {
         };
         let (scales, summands) = (numbers.scale.as_mut(), numbers.bias.as_mut());
         for (channel, output) in outputs.iter().enumerate() {
-            let (Some(output), Some(step), Some(sum_of_weights)) = (output, steps.get(channel), sums.get(channel)) else {
+            let (Some(output), Some(step), Some(sum_of_weights)) = (output, steps.get(channel), sums.get(channel))
+            else {
                 continue;
             };
             // Σ w·step · (x - zero)·step' + bias
@@ -201,7 +208,9 @@ impl Direct {
 /// The tiles of a line: as wide as can be, and nearly equal.
 fn line<E: Element>(width: usize, blocks: usize, step: Step, kernels: &Kernels<E>) -> Option<Vec<Strip<E>>> {
     let most = *kernels.pixels.get(blocks - 1)?;
-    shares(width, most).map(|(x, pixels)| Some(Strip { x, pixels, tile: (kernels.tile)(pixels, blocks, step)? })).collect()
+    shares(width, most)
+        .map(|(x, pixels)| Some(Strip { x, pixels, tile: (kernels.tile)(pixels, blocks, step)? }))
+        .collect()
 }
 
 /// (first, count) of nearly equal shares, none larger than `most`.

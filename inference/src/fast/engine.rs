@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kadr_shared::geometry::InputSize;
 
 use super::{
-    element::{Bf16, Element, Precision},
+    element::{Bf16, Precision},
     executor::{Pass, Program, Timed},
     kernels::{Computed, Cpu},
     network::{Cache, Parameters},
@@ -136,18 +136,18 @@ impl Executor {
     /// The candidates of a picture that are surer than `confidence`, by level and line, appended to `found`.
     ///
     /// `planes`: (3, height, width), f32 in 0..=1, RGB.
-    pub fn analyse(
-        &mut self,
-        planes: &[f32],
-        confidence: f32,
-        found: &mut Vec<Candidate>,
-    ) -> Result<(), EngineError> {
+    pub fn analyse(&mut self, planes: &[f32], confidence: f32, found: &mut Vec<Candidate>) -> Result<(), EngineError> {
         if planes.len() != 3 * self.input.width() as usize * self.input.height() as usize {
             return Err(EngineError::Picture { wanted: self.input, found: planes.len() });
         }
         self.pass.set_planes(planes);
         self.pass.run(confidence, found, None);
         Ok(())
+    }
+
+    /// The candidates of the last picture once more.
+    pub fn again(&mut self, confidence: f32, found: &mut Vec<Candidate>) {
+        self.pass.run(confidence, found, None);
     }
 
     /// What the last picture's pass takes again, step by step.

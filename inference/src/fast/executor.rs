@@ -33,7 +33,10 @@ pub(super) struct Program<E: Element> {
 #[derive(Debug)]
 enum Ran<E: Element> {
     Conv(Ready<E>),
-    Pool { from: Blocks, to: Blocks },
+    Pool {
+        from: Blocks,
+        to: Blocks,
+    },
     /// Marks the pixels of a level where a class is likely: when all its logits are there.
     Mark(usize),
 }

@@ -5,8 +5,8 @@ use super::{
     memory::Aligned,
     plan::{Gate, Place, Plan},
 };
-pub use crate::nms::Candidate;
 use crate::model::{graph::Level, shape::BINS};
+pub use crate::nms::Candidate;
 
 /// One level.
 #[derive(Debug)]
@@ -111,7 +111,8 @@ impl Head {
             }
             let score = 1.0 / (1.0 + (-best.1).exp());
             if score > confidence {
-                let [left, top, right, bottom] = [0, 1, 2, 3].map(|side| distance(&block(&self.sides, sides, side), bins));
+                let [left, top, right, bottom] =
+                    [0, 1, 2, 3].map(|side| distance(&block(&self.sides, sides, side), bins));
                 let (cx, cy, stride) = (x as f32 + 0.5, y as f32 + 0.5, self.stride as f32);
                 let bbox = [cx - left, cy - top, cx + right, cy + bottom].map(|at| at * stride);
                 found.push(Candidate { class: best.0, score, bbox });

@@ -187,12 +187,7 @@ impl Sum {
 
 /// Gives each map a buffer. Maps of one size that are never needed at the same time share one: what is in a cache stays
 /// there, and the border stays what it is.
-fn places(
-    layouts: &[Layout],
-    works: &[Work],
-    graph: &Graph,
-    zeros: &[f32],
-) -> (Vec<Place>, Vec<Buffer>, Vec<Buffer>) {
+fn places(layouts: &[Layout], works: &[Work], graph: &Graph, zeros: &[f32]) -> (Vec<Place>, Vec<Buffer>, Vec<Buffer>) {
     /// When a map is first written, and last read.
     #[derive(Clone, Copy)]
     struct Life {
@@ -230,7 +225,8 @@ fn places(
         until: usize,
         place: usize,
     }
-    let mut order: Vec<(usize, Life)> = lives.iter().enumerate().filter_map(|(map, life)| Some((map, (*life)?))).collect();
+    let mut order: Vec<(usize, Life)> =
+        lives.iter().enumerate().filter_map(|(map, life)| Some((map, (*life)?))).collect();
     order.sort_by_key(|(_, life)| life.from);
     let mut places = vec![Place::Nowhere; layouts.len()];
     let (mut stored, mut plain, mut buffers) = (Vec::new(), Vec::new(), Vec::<Taken>::new());

@@ -133,7 +133,9 @@ impl<'a, E: Computed> Memory<'a, E> {
         let (groups, bands) = (conv.groups.len(), conv.work.bands);
         let lines = |band: usize| to.height * band / bands..to.height * (band + 1) / bands;
         if conv.work.by_group {
-            team.run(groups * bands, &|_, task| self.lines(conv, &conv.groups[task / bands], lines(task % bands), wanted));
+            team.run(groups * bands, &|_, task| {
+                self.lines(conv, &conv.groups[task / bands], lines(task % bands), wanted)
+            });
         } else {
             team.run(bands, &|_, task| {
                 conv.groups.iter().for_each(|tiles| self.lines(conv, tiles, lines(task), wanted));

@@ -40,9 +40,15 @@ pub(crate) struct View {
 pub(crate) enum Step {
     Conv(Conv),
     /// The largest of each 5×5 neighbourhood, as far as it lies in the map.
-    Pool { from: View, to: View },
+    Pool {
+        from: View,
+        to: View,
+    },
     /// Twice as high and wide: every pixel four times.
-    Double { from: View, to: View },
+    Double {
+        from: View,
+        to: View,
+    },
 }
 
 /// A convolution with bias: the only step with parameters, `{path}.weight` and `{path}.bias`.

@@ -61,6 +61,7 @@ pub(in crate::fast) struct Finish<E> {
 /// null, for each pixel and block. Output of `PIXELS` pixels in each of `BLOCKS` blocks can be written, and nobody else
 /// reads or writes it meanwhile.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "iterators over the sums keep them out of registers")]
 pub(super) unsafe fn tile<
     L: Lanes,
     const PIXELS: usize,
@@ -79,14 +80,14 @@ pub(super) unsafe fn tile<
             let input = t.input.add(tap);
             for channels in 0..GROUPS {
                 let mut columns = [L::weights(weights); BLOCKS];
-                for (block, column) in columns.iter_mut().enumerate().skip(1) {
-                    *column = L::weights(weights.add(block * 16 * group));
+                for block in 1..BLOCKS {
+                    columns[block] = L::weights(weights.add(block * 16 * group));
                 }
                 weights = weights.add(BLOCKS * 16 * group);
-                for (pixel, sums) in sums.iter_mut().enumerate() {
+                for pixel in 0..PIXELS {
                     let values = L::pixel(input.add(pixel * STEP + channels * group));
-                    for (sums, column) in sums.iter_mut().zip(columns) {
-                        *sums = L::feed(*sums, values, column);
+                    for block in 0..BLOCKS {
+                        sums[pixel][block] = L::feed(sums[pixel][block], values, columns[block]);
                     }
                 }
             }
@@ -95,9 +96,9 @@ pub(super) unsafe fn tile<
         // the start, three times as slow.
         let mut spilled = MaybeUninit::<[[[f32; 16]; BLOCKS]; PIXELS]>::uninit();
         let spill = spilled.as_mut_ptr().cast::<f32>();
-        for (pixel, sums) in sums.into_iter().enumerate() {
-            for (block, sums) in sums.into_iter().enumerate() {
-                L::sums(sums).store(spill.add((pixel * BLOCKS + block) * 16));
+        for pixel in 0..PIXELS {
+            for block in 0..BLOCKS {
+                L::sums(sums[pixel][block]).store(spill.add((pixel * BLOCKS + block) * 16));
             }
         }
         for block in 0..BLOCKS {
