@@ -21,7 +21,7 @@ RUN apt-get update \
 COPY --from=build /src/target/release/kadr /usr/local/bin/kadr
 COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/kadr/
 # Inference computes one frame a thread; without it candle counts the cores anew for every product.
-ENV KADR_DATA=/data KADR_MODELS=/models RAYON_NUM_THREADS=1
+ENV KADR_DATA=/data KADR_MODELS=/models
 USER kadr
 WORKDIR /data
 VOLUME ["/data"]

@@ -21,9 +21,6 @@ KADR_MODELS ?= $(abspath models):$(abspath ../shared/models)
 endif
 export KADR_MODELS
 
-# A lane of inference computes on one thread. Unless told so, candle counts the machine's cores anew for every product.
-export RAYON_NUM_THREADS ?= 1
-
 # nats.sh puts a server into .kadr/bin only where none on PATH is new enough: so it comes first.
 export PATH := $(CURDIR)/.kadr/bin:$(PATH)
 

@@ -98,7 +98,7 @@ impl World {
                 match kind {
                     Kind::Api => arguments.extend(["--listen".to_owned(), listen.clone()]),
                     Kind::Runner => arguments.extend(["--capacity".to_owned(), CAPACITY.to_string()]),
-                    Kind::Inference => arguments.extend(["--threads".to_owned(), "1".to_owned()]),
+                    Kind::Inference => arguments.extend(["--workers".to_owned(), "1".to_owned()]),
                     Kind::Orchestrator | Kind::Nats => {}
                 }
                 let (kadr, models, own, at) =
@@ -110,7 +110,7 @@ impl World {
                     }
                     command.env("KADR_LOG", "info,async_nats=warn,poem=warn").env("NO_COLOR", "1");
                     command.env("KADR_MODELS", &models).env("KADR_CLOCK_OFFSET_FILE", &own);
-                    command.env("RAYON_NUM_THREADS", "1").current_dir(&at).args(&arguments);
+                    command.current_dir(&at).args(&arguments);
                     command
                 };
                 let address = (kind == Kind::Api).then(|| format!("http://{listen}"));

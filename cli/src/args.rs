@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use kadr_inference::fast::Precision;
 use kadr_shared::{
     geometry::InputSize,
     id::{CommandId, ModelName, ScenarioId},
@@ -88,9 +89,15 @@ pub struct ServiceArgs {
     /// Scenarios that a runner takes at the same time [default: 16]
     #[arg(long, value_name = "N")]
     pub capacity: Option<usize>,
-    /// Frames that an inference worker analyses at the same time, one a thread [default: one a core]
+    /// Frames that an inference worker analyses at the same time [default: as many as there are cores for]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Threads that analyse one frame: one has more done, more have each frame done sooner [default: 1]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// How models are computed: f32, bf16 or int8 [default: f32]
+    #[arg(long, value_name = "PRECISION")]
+    pub precision: Option<Precision>,
     /// A file with these settings (TOML) [default: kadr.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -131,9 +138,15 @@ pub struct AnalyzeArgs {
     /// Folders of models, separated by colons
     #[arg(long, value_name = "DIRS", env = "KADR_MODELS", default_value = "models")]
     pub models: String,
-    /// Frames analysed at the same time, one a thread; by default one a core
+    /// Frames analysed at the same time; by default as many as there are cores for
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Threads that analyse one frame
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// How the model is computed: f32, bf16 or int8
+    #[arg(long, value_name = "PRECISION", default_value_t)]
+    pub precision: Precision,
 }
 
 /// Where the API is, and how its answers are shown.

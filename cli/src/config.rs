@@ -12,7 +12,7 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use kadr_api::Place;
-use kadr_inference::Store;
+use kadr_inference::{Store, detector::Options, fast::Precision};
 use kadr_shared::catalog::Catalog;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,9 @@ pub struct Config {
     /// Folders, separated by colons.
     pub models: String,
     pub capacity: usize,
-    pub threads: Option<usize>,
+    pub workers: Option<usize>,
+    pub threads: usize,
+    pub precision: Precision,
 }
 
 impl Default for Config {
@@ -48,13 +50,16 @@ impl Default for Config {
             nats_port: 0,
             models: "models".into(),
             capacity: 16,
-            threads: None,
+            workers: None,
+            threads: 1,
+            precision: Precision::default(),
         }
     }
 }
 
 /// The environment's variables are these names in capitals behind `KADR_`; others with that prefix are not settings.
-const KEYS: [&str; 8] = ["listen", "data", "database", "nats", "nats_port", "models", "capacity", "threads"];
+const KEYS: [&str; 10] =
+    ["listen", "data", "database", "nats", "nats_port", "models", "capacity", "workers", "threads", "precision"];
 
 impl Config {
     pub fn load(args: &ServiceArgs) -> Result<Self> {
@@ -72,22 +77,26 @@ impl Config {
             ("database", args.database.clone()),
             ("nats", args.nats.clone()),
             ("models", args.models.clone()),
+            ("precision", args.precision.map(|precision| precision.to_string())),
         ] {
             if let Some(value) = value {
                 figment = figment.merge(Serialized::default(key, value));
             }
         }
-        for (key, value) in
-            [("nats_port", nats_port), ("capacity", args.capacity.map(to_u32)), ("threads", args.threads.map(to_u32))]
-        {
+        for (key, value) in [
+            ("nats_port", nats_port),
+            ("capacity", args.capacity.map(to_u32)),
+            ("workers", args.workers.map(to_u32)),
+            ("threads", args.threads.map(to_u32)),
+        ] {
             if let Some(value) = value {
                 figment = figment.merge(Serialized::default(key, value));
             }
         }
         let config: Self = figment.extract().context("the settings can't be used")?;
         config.database()?;
-        if config.capacity == 0 || config.threads == Some(0) {
-            bail!("capacity and threads are at least 1");
+        if config.capacity == 0 || config.threads == 0 || config.workers == Some(0) {
+            bail!("capacity, workers and threads are at least 1");
         }
         Ok(config)
     }
@@ -97,7 +106,12 @@ impl Config {
     }
 
     pub fn inference(&self) -> Result<kadr_inference::Config> {
-        inference(&self.models, self.threads)
+        let threads = NonZeroUsize::new(self.threads).unwrap_or(NonZeroUsize::MIN);
+        let options = Options { precision: self.precision, threads, ..Options::default() };
+        let store = Store::new(folders(&self.models));
+        let config = kadr_inference::Config::new(self.catalog()?, store, options);
+        let lanes = self.workers.and_then(NonZeroUsize::new).unwrap_or(config.lanes);
+        Ok(kadr_inference::Config { lanes, ..config })
     }
 
     pub fn runner(&self) -> kadr_runner::Config {
@@ -129,13 +143,4 @@ pub fn folders(models: &str) -> Vec<PathBuf> {
 /// The catalogue of models that the folders hold, or the built-in one.
 pub fn catalog(models: &str) -> Result<Catalog> {
     Catalog::find(&folders(models)).context("the catalogue of models can't be used")
-}
-
-/// An inference worker's settings.
-pub fn inference(models: &str, threads: Option<usize>) -> Result<kadr_inference::Config> {
-    let mut config = kadr_inference::Config::new(catalog(models)?, Store::new(folders(models)));
-    if let Some(threads) = threads.and_then(NonZeroUsize::new) {
-        config.threads = threads;
-    }
-    Ok(config)
 }

@@ -12,7 +12,7 @@ use std::{
 
 use kadr_inference::{
     Detector, Store,
-    detector::{Criteria, Picture},
+    detector::{Criteria, Options, Picture},
 };
 use kadr_runner::{scale::Scaler, source};
 use kadr_shared::{
@@ -75,7 +75,7 @@ fn compare(clip: &str, reference: &str) {
     let stride = std::env::var("KADR_GOLDEN_STRIDE").map_or(STRIDE, |text| text.parse().unwrap()).max(1);
     let catalog = Catalog::built_in().unwrap();
     let model = catalog.model(&DEFAULT_MODEL.parse().unwrap()).unwrap();
-    let detector = Detector::load(model, &Store::new([fixtures().join("models")])).unwrap();
+    let detector = Detector::load(model, &Store::new([fixtures().join("models")]), Options::default()).unwrap();
     let criteria = Criteria::new(model, Ratio::new(0.25).unwrap(), Ratio::new(0.7).unwrap(), &[]).unwrap();
     let input: InputSize = "640x640".parse().unwrap();
     let reference = golden(reference);

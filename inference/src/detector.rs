@@ -1,14 +1,19 @@
 //! A model as its users see it: a frame's planes in, objects in the source's pixels out. Candle stays behind it.
 //!
-//! Knows no file formats, no messages and no threads: it computes in the rayon pool that its caller is in. For
-//! throughput give every worker a pool of one thread (`ThreadPool::install`) and share one detector among them.
+//! Knows no file formats and no messages. For throughput let as many callers as there are cores share one detector of one
+//! thread; for latency give it more threads a frame.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use candle_core::{Device, Tensor};
 use kadr_shared::{
     catalog::{Architecture, Model, UnknownName},
-    geometry::Letterbox,
+    geometry::{InputSize, Letterbox},
     message::{
         detection::{Detection, ModelStamp},
         frame::{Colour, FrameHeader},
@@ -17,19 +22,48 @@ use kadr_shared::{
 };
 
 use crate::{
-    model::{Candidates, ParameterError, Plan, Reference},
-    nms::{self, Candidate},
-    preprocess::{self, PictureError},
+    fast::{Calibration, CalibrationError, Cpu, Engine, EngineError, Executor, Mode, Precision},
+    model::Plan,
+    nms::{self, Candidate, Rivals},
     weights::{ReadError, Store, VerifiedWeights, WeightsError, parameters},
 };
 
-/// A loaded model.
+/// A loaded model: shared by all workers of a process.
 #[derive(Debug)]
 pub struct Detector {
-    network: Reference,
+    engine: Engine,
+    threads: usize,
     model: Model,
     stamp: ModelStamp,
+    /// Memory that nobody uses now; the one that was used last is at the end.
+    idle: Mutex<Vec<Workspace>>,
 }
+
+/// How a model is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    pub precision: Precision,
+    /// The kernels that are used: the best that this machine has, unless something else is to be tried.
+    pub cpu: Cpu,
+    /// Threads a frame.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { precision: Precision::F32, cpu: Cpu::detect(), threads: NonZeroUsize::MIN }
+    }
+}
+
+/// What one frame at a time needs.
+#[derive(Debug)]
+pub struct Workspace {
+    executor: Executor,
+    candidates: Vec<Candidate>,
+}
+
+/// Of sizes that are not seen any more, no more memory than this is kept.
+const IDLE: usize = 8;
 
 /// One frame, as it comes over the wire.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +79,7 @@ pub struct Picture<'a> {
 pub struct Criteria {
     confidence: f32,
     iou: f32,
+    rivals: Rivals,
     /// By class number.
     wanted: Vec<bool>,
 }
@@ -64,17 +99,23 @@ pub enum LoadError {
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("the weights do not fit model {model}")]
-    Parameters { model: String, source: ParameterError },
+    #[error("model {model} can't be computed with these weights")]
+    Engine { model: String, source: EngineError },
+    #[error("the calibration {path} can't be used")]
+    Calibration { path: PathBuf, source: CalibrationError },
+    #[error(
+        "model {model} has no calibration for int8 ({path}): make one with `kadr models calibrate {model} --clip FILE`"
+    )]
+    NotCalibrated { model: String, path: PathBuf },
 }
 
 /// A frame that can't be analysed.
 #[derive(Debug, thiserror::Error)]
-pub enum DetectError {
-    #[error(transparent)]
-    Picture(#[from] PictureError),
-    #[error("model {model} can't compute a picture of {letterbox}")]
-    Network { model: String, letterbox: String, source: Box<candle_core::Error> },
+#[error("model {model} can't analyse a picture of {input}")]
+pub struct DetectError {
+    model: String,
+    input: InputSize,
+    source: EngineError,
 }
 
 impl Criteria {
@@ -86,7 +127,7 @@ impl Criteria {
                 *flag = true;
             }
         }
-        Ok(Self { confidence: confidence.get() as f32, iou: iou.get() as f32, wanted })
+        Ok(Self { confidence: confidence.get() as f32, iou: iou.get() as f32, rivals: Rivals::default(), wanted })
     }
 
     /// What a frame asks for.
@@ -97,45 +138,93 @@ impl Criteria {
 
 impl Detector {
     /// Finds, verifies and loads the weights of `model`. Blocks for as long as reading them takes.
-    pub fn load(model: &Model, store: &Store) -> Result<Self, LoadError> {
-        Self::from_weights(model, &store.locate(model)?)
+    pub fn load(model: &Model, store: &Store, options: Options) -> Result<Self, LoadError> {
+        Self::from_weights(model, &store.locate(model)?, options)
     }
 
-    pub fn from_weights(model: &Model, weights: &VerifiedWeights) -> Result<Self, LoadError> {
+    pub fn from_weights(model: &Model, weights: &VerifiedWeights, options: Options) -> Result<Self, LoadError> {
         let Architecture::Yolov8 = model.architecture;
         let plan = Plan::new(model.scale, model.labels.len());
-        let network = Reference::load(&plan, &parameters(weights)?, &Device::Cpu)
-            .map_err(|source| LoadError::Parameters { model: model.name.to_string(), source })?;
-        let stamp =
-            ModelStamp { name: model.name.clone(), sha256: weights.file.sha256.clone(), precision: "f32".into() };
-        Ok(Self { network, model: model.clone(), stamp })
+        let sha256 = weights.file.sha256.clone();
+        let calibration = match options.precision {
+            Precision::Int8 => Some(calibration(model, weights)?),
+            Precision::F32 | Precision::Bf16 => None,
+        };
+        let mode = match (&calibration, options.precision) {
+            (Some(calibration), _) => Mode::Int8(calibration),
+            (None, Precision::Bf16) => Mode::Bf16,
+            (None, _) => Mode::F32,
+        };
+        let engine = Engine::load(&plan, &parameters(weights)?, mode, options.cpu)
+            .map_err(|source| LoadError::Engine { model: model.name.to_string(), source })?;
+        let precision = options.precision.name().to_owned();
+        let stamp = ModelStamp { name: model.name.clone(), sha256, precision };
+        Ok(Self { engine, threads: options.threads.get(), model: model.clone(), stamp, idle: Mutex::default() })
     }
 
     pub fn model(&self) -> &Model {
         &self.model
     }
 
-    /// Which weights answer.
+    /// Which weights answer, and how.
     pub fn stamp(&self) -> &ModelStamp {
         &self.stamp
     }
 
+    /// The kernels that are used.
+    pub fn cpu(&self) -> Cpu {
+        self.engine.cpu()
+    }
+
     /// The objects in a frame.
     pub fn detect(&self, picture: &Picture<'_>, criteria: &Criteria) -> Result<Found, DetectError> {
-        let letterbox = &picture.letterbox;
-        let input = preprocess::picture(picture.planes, letterbox.input, picture.colour)?;
-        let network = |e: candle_core::Error| DetectError::Network {
-            model: self.model.name.to_string(),
-            letterbox: letterbox.input.to_string(),
-            source: e.into(),
-        };
+        let input = picture.letterbox.input;
+        let failed = |source| DetectError { model: self.model.name.to_string(), input, source };
+        let mut workspace = self.take(input).map_err(failed)?;
+        let found = self.find(&mut workspace, picture, criteria).map_err(failed);
+        self.put_back(workspace);
+        found
+    }
+
+    fn find(
+        &self,
+        workspace: &mut Workspace,
+        picture: &Picture<'_>,
+        criteria: &Criteria,
+    ) -> Result<Found, EngineError> {
         let begun = Instant::now();
-        let candidates = self.network.forward(&input).map_err(network)?;
+        workspace.find(picture, criteria)?;
         let inference = begun.elapsed();
-        let passed = passed(&candidates, criteria).map_err(network)?;
         let detections =
-            nms::suppress(passed, criteria.iou).iter().filter_map(|c| self.detection(c, letterbox)).collect();
+            workspace.candidates.iter().filter_map(|c| self.detection(c, &picture.letterbox)).collect();
         Ok(Found { detections, inference })
+    }
+
+    fn take(&self, input: InputSize) -> Result<Workspace, EngineError> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        match idle.iter().rposition(|workspace| workspace.executor.input() == input) {
+            Some(at) => Ok(idle.remove(at)),
+            None => {
+                drop(idle);
+                self.workspace(input)
+            }
+        }
+    }
+
+    fn put_back(&self, workspace: Workspace) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(workspace);
+        if idle.len() > IDLE {
+            idle.remove(0);
+        }
+    }
+
+    /// Memory for pictures of one size.
+    pub fn workspace(&self, input: InputSize) -> Result<Workspace, EngineError> {
+        // As many candidates as there are anchors: then there is always room.
+        let anchors = [8, 16, 32].map(|stride| (input.width() / stride * (input.height() / stride)) as usize);
+        let candidates = Vec::with_capacity(anchors.iter().sum());
+        Ok(Workspace { executor: self.engine.executor(input, self.threads)?, candidates })
     }
 
     /// In the source's pixels; `None` for a box that lies wholly in the letterbox's border.
@@ -154,51 +243,36 @@ fn rounded(value: f32, steps: f64) -> f32 {
     ((f64::from(value) * steps).round() / steps) as f32
 }
 
-/// Each anchor's best class, where it is wanted and sure enough.
-fn passed(Candidates { boxes, scores }: &Candidates, criteria: &Criteria) -> candle_core::Result<Vec<Candidate>> {
-    let (_, _, anchors) = scores.dims3()?;
-    let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-    let (boxes, scores) = (flat(boxes)?, flat(scores)?);
-    let mut best = vec![(0, f32::NEG_INFINITY); anchors];
-    for (class, row) in scores.chunks_exact(anchors).enumerate() {
-        for (best, &score) in best.iter_mut().zip(row) {
-            if score > best.1 {
-                *best = (class, score);
-            }
-        }
+impl Workspace {
+    /// The objects in a frame, in the input's pixels, by descending score. Allocates nothing.
+    pub fn find(&mut self, picture: &Picture<'_>, criteria: &Criteria) -> Result<&[Candidate], EngineError> {
+        self.candidates.clear();
+        self.executor.analyse(picture.planes, picture.colour, criteria.confidence, &mut self.candidates)?;
+        let wanted = |class: usize| criteria.wanted.get(class).copied().unwrap_or(false);
+        self.candidates.retain(|candidate| wanted(candidate.class));
+        nms::suppress(&mut self.candidates, criteria.iou, criteria.rivals);
+        Ok(&self.candidates)
     }
-    let wanted = |class: usize| criteria.wanted.get(class).copied().unwrap_or(false);
-    Ok(best
-        .into_iter()
-        .zip(boxes.as_chunks::<4>().0)
-        .filter(|((class, score), _)| *score > criteria.confidence && wanted(*class))
-        .map(|((class, score), &bbox)| Candidate { class, score, bbox })
-        .collect())
+}
+
+/// What stands beside the weights for int8.
+fn calibration(model: &Model, weights: &VerifiedWeights) -> Result<Calibration, LoadError> {
+    let path = calibration_path(weights);
+    match fs::read(&path) {
+        Ok(bytes) => Calibration::from_bytes(&bytes, &weights.file.sha256)
+            .map_err(|source| LoadError::Calibration { path, source }),
+        Err(_) => Err(LoadError::NotCalibrated { model: model.name.to_string(), path }),
+    }
+}
+
+/// Where the calibration of these weights is kept.
+pub fn calibration_path(weights: &VerifiedWeights) -> PathBuf {
+    weights.path.with_extension("int8.json")
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
-
-    fn candidates(scores: &[[f32; 3]; 2]) -> Candidates {
-        let boxes = [[0f32, 0.0, 1.0, 1.0], [1.0, 1.0, 2.0, 2.0], [2.0, 2.0, 3.0, 3.0]];
-        Candidates {
-            boxes: Tensor::new(&boxes, &Device::Cpu).unwrap(),
-            scores: Tensor::new(scores, &Device::Cpu).unwrap(),
-        }
-    }
-
-    #[test]
-    fn an_anchor_counts_as_its_best_class_if_that_is_wanted_and_surer_than_the_threshold() {
-        let scores = candidates(&[[0.25, 0.3, f32::NAN], [0.1, 0.9, 0.26]]);
-        let criteria = |wanted: &[bool]| Criteria { confidence: 0.25, iou: 0.7, wanted: wanted.to_vec() };
-        let found = passed(&scores, &criteria(&[true, true])).unwrap();
-        assert_eq!(found.iter().map(|c| (c.class, c.score)).collect::<Vec<_>>(), [(1, 0.9), (1, 0.26)]);
-        assert_eq!(found[0].bbox, [1.0, 1.0, 2.0, 2.0]);
-        assert!(passed(&scores, &criteria(&[true, false])).unwrap().is_empty(), "0.3 of class 0 lost to class 1");
-    }
 
     #[test]
     fn numbers_are_rounded_as_they_are_written() {

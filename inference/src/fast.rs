@@ -8,14 +8,15 @@
 //! - `executor` is one worker's pass through them, `run` its steps as tasks for `threads`;
 //! - `kernels` are the innermost loops, for each kind of CPU;
 //! - `head` makes candidates of what comes out;
-//! - [`engine`] is all of it for any precision.
+//! - `engine` is all of it for any precision, `calibration` what bytes stand for.
 //!
 //! `inference/ARCHITECTURE.md` tells why it is as it is. Thresholds, classes and suppression are not decided here. Code that
 //! the compiler can't check is only in `kernels`, `run`, `threads` and `memory`.
 
+mod calibration;
 mod conv;
 mod element;
-pub mod engine;
+mod engine;
 mod executor;
 mod head;
 mod kernels;
@@ -23,14 +24,16 @@ mod layout;
 mod memory;
 mod network;
 mod pack;
+mod picture;
 mod plan;
 mod run;
 mod scales;
 mod threads;
 
 pub use self::{
-    element::Precision,
-    engine::{Engine, EngineError, Executor},
+    calibration::{Calibration, CalibrationError, Calibrator},
+    element::{Precision, UnknownPrecision},
+    engine::{Engine, EngineError, Executor, Mode},
     executor::Timed,
     kernels::Cpu,
 };

@@ -2,6 +2,8 @@
 //!
 //! Pure and total: scores and boxes may hold any bit pattern. Knows neither tensors nor the source's pixels.
 
+use std::cmp::Ordering;
+
 /// At most this many objects are kept of a picture, the surest.
 pub const MOST: usize = 300;
 
@@ -20,23 +22,42 @@ impl Candidate {
     }
 }
 
-/// The objects among `candidates`, by descending score: a box that overlaps a surer one of its class by more than
-/// `iou` is the same object. What is not finite is left out.
-pub fn suppress(mut candidates: Vec<Candidate>, iou: f32) -> Vec<Candidate> {
+/// Whose overlap makes two candidates one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rivals {
+    /// Those of one class.
+    #[default]
+    SameClass,
+    /// Any: a thing is only one thing.
+    All,
+}
+
+/// Leaves the objects among `candidates`, by descending score: a box that overlaps a surer rival's by more than `iou` is
+/// the same object. What is not finite is left out. Allocates nothing.
+pub fn suppress(candidates: &mut Vec<Candidate>, iou: f32, rivals: Rivals) {
     candidates.retain(Candidate::is_finite);
-    // The sort is stable: of equal scores the first candidate wins, on every machine.
-    candidates.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let mut kept: Vec<Candidate> = Vec::new();
-    for candidate in candidates {
-        if kept.len() == MOST {
+    candidates.sort_unstable_by(surer_first);
+    let mut kept = 0;
+    for at in 0..candidates.len() {
+        let (before, rest) = candidates.split_at_mut(at);
+        let (Some(candidate), Some(before)) = (rest.first(), before.get(..kept)) else { break };
+        let rival = |k: &&Candidate| rivals == Rivals::All || k.class == candidate.class;
+        if before.iter().filter(rival).any(|k| overlap(&k.bbox, &candidate.bbox) > iou) {
+            continue;
+        }
+        candidates.swap(kept, at);
+        kept += 1;
+        if kept == MOST {
             break;
         }
-        let same = |k: &&Candidate| k.class == candidate.class;
-        if !kept.iter().filter(same).any(|k| overlap(&k.bbox, &candidate.bbox) > iou) {
-            kept.push(candidate);
-        }
     }
-    kept
+    candidates.truncate(kept);
+}
+
+/// Of equal scores some order that is the same on every machine.
+fn surer_first(a: &Candidate, b: &Candidate) -> Ordering {
+    let boxes = || a.bbox.iter().zip(&b.bbox).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne());
+    b.score.total_cmp(&a.score).then(a.class.cmp(&b.class)).then_with(|| boxes().unwrap_or(Ordering::Equal))
 }
 
 /// Intersection over union of two boxes, from 0 to 1; 0 where either has no area.
@@ -55,6 +76,11 @@ mod tests {
 
     use super::*;
 
+    fn suppress(mut candidates: Vec<Candidate>, iou: f32) -> Vec<Candidate> {
+        super::suppress(&mut candidates, iou, Rivals::SameClass);
+        candidates
+    }
+
     fn candidate(class: usize, score: f32, bbox: [f32; 4]) -> Candidate {
         Candidate { class, score, bbox }
     }
@@ -67,6 +93,9 @@ mod tests {
             candidate(1, 0.3, [0.0, 0.0, 10.0, 10.0]),
         );
         assert_eq!(suppress(vec![a, b, c], 0.7), [b, c]);
+        let mut all = vec![a, b, c];
+        super::suppress(&mut all, 0.7, Rivals::All);
+        assert_eq!(all, [b], "whatever it is, it is one thing");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kadr_shared::{
     geometry::InputSize,
     message::frame::{Colour, Matrix, Range, i420_len},
 };
-use yuv::{YuvError, YuvPlanarImage, YuvRange, YuvStandardMatrix, yuv420_to_rgb};
+use yuv::{YuvError, YuvPlanarImage, YuvRange, YuvStandardMatrix, yuv420_to_rgba};
 
 /// A body that can't be made a picture.
 #[derive(Debug, thiserror::Error)]
@@ -20,36 +20,40 @@ pub enum PictureError {
     Tensor { input: InputSize, source: Box<candle_core::Error> },
 }
 
-/// (1, 3, height, width), f32 in 0..=1, RGB, of an I420 body.
+/// Lines that are converted at a time.
+const BAND: usize = 16;
+
+/// (1, 3, height, width), f32 in 0..=1, RGB, of an I420 body: what the reference takes.
 pub fn picture(body: &[u8], input: InputSize, colour: Colour) -> Result<Tensor, PictureError> {
-    let rgb = rgb(body, input, colour)?;
-    let plane = |channel: usize| rgb.iter().skip(channel).step_by(3).map(|&v| f32::from(v) / 255.0);
-    let planes: Vec<f32> = (0..3).flat_map(plane).collect();
-    let shape = (1, 3, input.height() as usize, input.width() as usize);
+    let (width, height) = (input.width() as usize, input.height() as usize);
+    let mut planes = vec![0.0; 3 * width * height];
+    rgba(body, input, colour, |first, colours| {
+        for (pixel, colours) in colours.as_chunks::<4>().0.iter().enumerate() {
+            for (plane, &colour) in planes.chunks_exact_mut(width * height).zip(colours) {
+                if let Some(value) = plane.get_mut(first * width + pixel) {
+                    *value = f32::from(colour) / 255.0;
+                }
+            }
+        }
+    })?;
+    let shape = (1, 3, height, width);
     Tensor::from_vec(planes, shape, &Device::Cpu).map_err(|e| PictureError::Tensor { input, source: e.into() })
 }
 
-/// Interleaved RGB, line by line.
-fn rgb(body: &[u8], input: InputSize, colour: Colour) -> Result<Vec<u8>, PictureError> {
+/// Hands out some lines at a time of an I420 body as red, green, blue and anything, with the number of the first line.
+pub(crate) fn rgba(
+    body: &[u8],
+    input: InputSize,
+    colour: Colour,
+    mut each: impl FnMut(usize, &[u8]),
+) -> Result<(), PictureError> {
     let wanted = i420_len(input);
-    let length = PictureError::Length { input, wanted, found: body.len() };
     if body.len() != wanted {
-        return Err(length);
+        return Err(PictureError::Length { input, wanted, found: body.len() });
     }
-    let (width, height) = (input.width(), input.height());
-    let luma = wanted / 3 * 2;
+    let (width, luma) = (input.width() as usize, wanted / 3 * 2);
     let (y_plane, chroma) = body.split_at(luma);
     let (u_plane, v_plane) = chroma.split_at(luma / 4);
-    let planes = YuvPlanarImage {
-        y_plane,
-        y_stride: width,
-        u_plane,
-        u_stride: width / 2,
-        v_plane,
-        v_stride: width / 2,
-        width,
-        height,
-    };
     let matrix = match colour.matrix {
         Matrix::Bt601 => YuvStandardMatrix::Bt601,
         Matrix::Bt709 => YuvStandardMatrix::Bt709,
@@ -58,10 +62,28 @@ fn rgb(body: &[u8], input: InputSize, colour: Colour) -> Result<Vec<u8>, Picture
         Range::Limited => YuvRange::Limited,
         Range::Full => YuvRange::Full,
     };
-    let mut rgb = vec![0; luma * 3];
-    yuv420_to_rgb(&planes, &mut rgb, width * 3, range, matrix)
-        .map_err(|source| PictureError::Convert { input, source })?;
-    Ok(rgb)
+    // Sides are multiples of 32.
+    let lumas = y_plane.chunks_exact(BAND * width);
+    let chromas = u_plane.chunks_exact(BAND * width / 4).zip(v_plane.chunks_exact(BAND * width / 4));
+    let stride = input.width();
+    let mut colours = [0; BAND * InputSize::MAX as usize * 4];
+    for (band, (y_plane, (u_plane, v_plane))) in lumas.zip(chromas).enumerate() {
+        let planes = YuvPlanarImage {
+            y_plane,
+            y_stride: stride,
+            u_plane,
+            u_stride: stride / 2,
+            v_plane,
+            v_stride: stride / 2,
+            width: stride,
+            height: BAND as u32,
+        };
+        let colours = colours.get_mut(..BAND * width * 4).unwrap_or_default();
+        yuv420_to_rgba(&planes, colours, stride * 4, range, matrix)
+            .map_err(|source| PictureError::Convert { input, source })?;
+        each(band * BAND, colours);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ mod naming;
 mod read;
 mod store;
 
-#[cfg(feature = "testkit")]
 pub(crate) use self::read::hex;
 pub use self::{
     fetch::{FetchError, Patience, fetch},

@@ -1,7 +1,7 @@
 //! The service: pulls frames of its models from NATS, analyses them, publishes what was found.
 //!
-//! For each model two pullers (cameras' and files' frames) feed one pair of small queues; as many lanes as there are
-//! threads take from them, each with a thread of its own to compute in. A frame is acknowledged after its result has
+//! For each model two pullers (cameras' and files' frames) feed one pair of small queues, from which lanes take, each a frame
+//! at a time. A frame is acknowledged after its result has
 //! been sent. Nothing that happens to the connection, the stream or a frame ends the service. Which detections are kept or
 //! shown is not decided here.
 
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::{keeper::Keeper, lane::Lane, models::Slot, puller::Puller};
-use crate::weights::Store;
+use crate::{detector::Options, weights::Store};
 
 /// A frame that is not acknowledged in this time is given to another worker. One in hand is kept alive, so that only the
 /// frames of a worker that is gone or frozen wait for it.
@@ -45,15 +45,19 @@ pub struct Config {
     pub store: Store,
     /// None: all of the catalogue. Weights are loaded with a model's first frame.
     pub models: Vec<ModelName>,
-    /// Frames that are analysed at the same time, each on one thread: for throughput that beats more threads a frame.
-    pub threads: NonZeroUsize,
+    /// Frames that are analysed at the same time.
+    pub lanes: NonZeroUsize,
+    /// How, and by how many threads each.
+    pub options: Options,
 }
 
 impl Config {
-    /// All models of `catalog`, and a thread a core.
-    pub fn new(catalog: Catalog, store: Store) -> Self {
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self { catalog, store, models: Vec::new(), threads }
+    /// All models of `catalog`, and as many frames at a time as the cores have threads for. One thread a frame has more
+    /// done, more have each frame done sooner.
+    pub fn new(catalog: Catalog, store: Store, options: Options) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let lanes = NonZeroUsize::new(cores / options.threads).unwrap_or(NonZeroUsize::MIN);
+        Self { catalog, store, models: Vec::new(), lanes, options }
     }
 }
 
@@ -62,8 +66,6 @@ impl Config {
 pub enum WorkerError {
     #[error("can't serve a model that is not in the catalogue")]
     Model(#[from] UnknownName),
-    #[error("can't start a thread to compute in")]
-    Thread(#[from] rayon::ThreadPoolBuildError),
     #[error("a part of the worker ended by itself")]
     Ended,
     #[error("a part of the worker failed")]
@@ -78,7 +80,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
         [] => config.catalog.models().iter().map(|m| m.name.clone()).collect(),
         some => some.to_vec(),
     };
-    let lanes = config.threads.get();
+    let lanes = config.lanes.get();
     // Frames a pull: one, but where lanes are many and fast a pull's round trip would leave them idle.
     let ahead = (lanes / 4).clamp(1, 4);
     let (entry, queues) = queues::queues(ahead);
@@ -88,7 +90,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     let mut pullers = JoinSet::new();
     let mut working = JoinSet::new();
     for name in &names {
-        let slot = Arc::new(Slot::new(config.catalog.model(name)?.clone(), config.store.clone()));
+        let slot = Arc::new(Slot::new(config.catalog.model(name)?.clone(), config.store.clone(), config.options));
         for class in [FrameClass::Live, FrameClass::Batch] {
             let puller = Puller::new(nats.clone(), slot.clone(), class, ahead, keeper.clone());
             pullers.spawn(puller.run(entry.of(class), stop.clone()));
@@ -96,12 +98,12 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     }
     // The pullers hold the only ways in: when the last one ends, the queues run dry and the lanes end.
     drop(entry);
-    for number in 0..lanes {
-        working.spawn(Lane::new(number, nats.clone())?.run(queues.clone()));
+    for _ in 0..lanes {
+        working.spawn(Lane::new(nats.clone()).run(queues.clone()));
     }
     let keeping = tokio::spawn(keeper.run());
     let showing = tokio::spawn(signs::run(nats.clone(), names.clone()));
-    info!(models = ?names.iter().map(ModelName::as_str).collect::<Vec<_>>(), threads = lanes, "inference is serving");
+    info!(models = ?names.iter().map(ModelName::as_str).collect::<Vec<_>>(), lanes, options = ?config.options, "inference is serving");
 
     let ended = tokio::select! {
         // First: after a shutdown the pullers end, too.

@@ -9,7 +9,7 @@
 
 use candle_core::{Device, Tensor};
 use kadr_inference::{
-    fast::{Cpu, Engine, Precision},
+    fast::{Cpu, Engine, Mode},
     model::{Candidates, Parameters, Plan, Reference},
     nms::Candidate,
     testkit,
@@ -54,17 +54,17 @@ impl Networks {
             .collect()
     }
 
-    fn found(&self, picture: &Tensor, precision: Precision, cpu: Cpu, threads: usize) -> Vec<Candidate> {
-        let engine = Engine::load(&self.plan, &self.parameters, precision, cpu).unwrap();
+    fn found(&self, picture: &Tensor, mode: Mode<'_>, cpu: Cpu, threads: usize) -> Vec<Candidate> {
+        let engine = Engine::load(&self.plan, &self.parameters, mode, cpu).unwrap();
         let (_, _, height, width) = picture.dims4().unwrap();
         let input: InputSize = format!("{width}x{height}").parse().unwrap();
         let mut executor = engine.executor(input, threads).unwrap();
         let planes = picture.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let mut found = Vec::new();
-        executor.analyse(&planes, ALL, &mut found).unwrap();
+        executor.analyse_planes(&planes, ALL, &mut found).unwrap();
         // Once more: what the last picture left must not matter.
         let first = std::mem::take(&mut found);
-        executor.analyse(&planes, ALL, &mut found).unwrap();
+        executor.analyse_planes(&planes, ALL, &mut found).unwrap();
         assert_eq!(first, found);
         found
     }
@@ -93,7 +93,7 @@ fn single_precision_is_the_references_on_every_cpu_at_any_size() {
         let wanted = networks.wanted(&picture);
         for cpu in Cpu::here() {
             for threads in [1, 2] {
-                let (sides, score) = worst(&networks.found(&picture, Precision::F32, cpu, threads), &wanted);
+                let (sides, score) = worst(&networks.found(&picture, Mode::F32, cpu, threads), &wanted);
                 assert!(sides < 0.01 && score < 1e-4, "{cpu}, {width}×{height}: {sides} px, {score}");
             }
         }
@@ -106,7 +106,7 @@ fn single_precision_is_the_references_at_every_scale() {
         // Not a multiple of a block's channels.
         let networks = Networks::new(Scale::Named(scale), 90);
         let picture = picture(128, 64);
-        let found = networks.found(&picture, Precision::F32, Cpu::detect(), 2);
+        let found = networks.found(&picture, Mode::F32, Cpu::detect(), 2);
         let (sides, score) = worst(&found, &networks.wanted(&picture));
         assert!(sides < 0.01 && score < 1e-4, "{scale:?}: {sides} px, {score}");
     }

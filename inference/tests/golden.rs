@@ -12,7 +12,7 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer, images::I
 use image::RgbImage;
 use kadr_inference::{
     Detector, Store,
-    detector::{Criteria, Picture},
+    detector::{Criteria, Options, Picture},
     nms::overlap,
 };
 use kadr_shared::{
@@ -55,7 +55,7 @@ fn planes(picture: &RgbImage, letterbox: Letterbox) -> Vec<u8> {
 fn detector() -> Detector {
     let catalog = Catalog::built_in().expect("a catalogue");
     let model = catalog.model(&"yolov8n".parse().expect("a name")).expect("yolov8n");
-    Detector::load(model, &Store::new([fixtures().join("models")])).expect("weights")
+    Detector::load(model, &Store::new([fixtures().join("models")]), Options::default()).expect("weights")
 }
 
 fn detect(detector: &Detector, name: &str, input: InputSize) -> Vec<Detection> {

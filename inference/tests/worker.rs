@@ -10,7 +10,7 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use async_nats::{HeaderMap, Subscriber};
 use futures::StreamExt;
-use kadr_inference::{Config, Store, testkit, worker::WorkerError};
+use kadr_inference::{Config, Store, detector::Options, testkit, worker::WorkerError};
 use kadr_shared::{
     catalog::Catalog,
     id::{ModelName, RunId, ScenarioId},
@@ -122,8 +122,8 @@ impl Bench {
 }
 
 fn config(folder: &std::path::Path) -> Config {
-    let mut config = Config::new(Catalog::find(&[folder]).unwrap(), Store::new([folder]));
-    config.threads = NonZeroUsize::new(2).unwrap();
+    let mut config = Config::new(Catalog::find(&[folder]).unwrap(), Store::new([folder]), Options::default());
+    config.lanes = NonZeroUsize::new(2).unwrap();
     config
 }
 

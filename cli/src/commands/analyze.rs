@@ -38,7 +38,9 @@ pub async fn run(args: AnalyzeArgs) -> Result<(), Failure> {
         listen: ([127, 0, 0, 1], 0).into(),
         data: work.path().to_owned(),
         models: args.models.clone(),
-        threads: args.threads,
+        workers: args.workers,
+        threads: args.threads.unwrap_or(1),
+        precision: args.precision,
         ..Config::default()
     };
     let mut system = System::start(&config).await.map_err(Failure::unusable)?;

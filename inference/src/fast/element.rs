@@ -2,6 +2,8 @@
 //!
 //! Whatever they are, sums are f32 (or exact integers) and what follows a sum is f32 arithmetic.
 
+use serde::{Deserialize, Serialize};
+
 use super::memory::Number;
 
 /// A stored activation, and the weights that it is multiplied by.
@@ -14,6 +16,9 @@ pub(crate) trait Element: Number {
 
     /// The nearest number that can be stored.
     fn nearest(value: f32) -> Self;
+
+    /// A colour, from 0 to 255: exact at any precision.
+    fn colour(value: u8) -> Self;
 
     /// What it stands for, before any scale.
     fn value(self) -> f32;
@@ -33,8 +38,10 @@ pub(crate) struct Row<W> {
 }
 
 /// How a network computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
+    #[default]
     F32,
     Bf16,
     /// Eight bits: needs a calibration.
@@ -51,6 +58,20 @@ impl Precision {
     }
 }
 
+/// A word that names no precision.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no precision: f32, bf16 or int8 is")]
+pub struct UnknownPrecision(String);
+
+impl std::str::FromStr for Precision {
+    type Err = UnknownPrecision;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPrecision> {
+        let all = [Self::F32, Self::Bf16, Self::Int8];
+        all.into_iter().find(|precision| precision.name() == name).ok_or_else(|| UnknownPrecision(name.to_owned()))
+    }
+}
+
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
@@ -64,6 +85,10 @@ impl Element for f32 {
 
     fn nearest(value: f32) -> Self {
         value
+    }
+
+    fn colour(value: u8) -> Self {
+        f32::from(value)
     }
 
     fn value(self) -> f32 {
@@ -92,6 +117,11 @@ impl Element for Bf16 {
         Self(if value.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded as u16 })
     }
 
+    fn colour(value: u8) -> Self {
+        // Eight bits of precision are enough.
+        Self((f32::from(value).to_bits() >> 16) as u16)
+    }
+
     fn value(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
     }
@@ -111,6 +141,10 @@ impl Element for u8 {
     fn nearest(value: f32) -> Self {
         // `as` saturates.
         value.round_ties_even() as u8
+    }
+
+    fn colour(value: u8) -> Self {
+        value
     }
 
     fn value(self) -> f32 {

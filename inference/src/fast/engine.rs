@@ -2,19 +2,32 @@
 
 use std::sync::Arc;
 
-use kadr_shared::geometry::InputSize;
+use kadr_shared::{geometry::InputSize, message::frame::Colour};
 
 use super::{
+    calibration::Calibration,
     element::{Bf16, Precision},
     executor::{Pass, Program, Timed},
     kernels::{Computed, Cpu},
     network::{Cache, Parameters},
+    picture,
+    plan::Buffers,
     scales::{self, Scale},
 };
 use crate::{
     model::{ParameterError, Plan, Source},
     nms::Candidate,
+    preprocess::PictureError,
 };
+
+/// How a network is to be computed.
+#[derive(Debug, Clone, Copy)]
+pub enum Mode<'a> {
+    F32,
+    Bf16,
+    /// Bytes stand for what the calibration says.
+    Int8(&'a Calibration),
+}
 
 /// A network: read-only, shared by all workers of a process.
 #[derive(Debug)]
@@ -30,26 +43,38 @@ enum Network {
     Int8(Cache<u8>, Vec<Scale>),
 }
 
-/// An executor that can't be made.
+/// A network or an executor that can't be made, or a picture that it can't take.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    #[error("the calibration has ranges of {found} maps, the network has {wanted}: calibrate it again")]
+    Calibration { wanted: usize, found: usize },
     #[error("threads to compute in can't be started")]
     Threads(#[from] std::io::Error),
     #[error("the network has a step that has no kernel for {cpu} at {precision}")]
     Kernel { cpu: Cpu, precision: Precision },
     #[error("a picture of {wanted} is wanted, {found} numbers were given")]
-    Picture { wanted: InputSize, found: usize },
+    Numbers { wanted: InputSize, found: usize },
+    #[error(transparent)]
+    Picture(#[from] PictureError),
 }
 
 impl Engine {
-    /// Takes what `plan` needs out of `source`; fails at the first tensor that is missing or of another shape.
-    pub fn load(plan: &Plan, source: &dyn Source, precision: Precision, cpu: Cpu) -> Result<Self, ParameterError> {
+    /// Takes what `plan` needs out of `source`; fails at the first tensor that is missing or of another shape. `cpu` is
+    /// taken as [`Cpu::Portable`] where this machine is not such a one.
+    pub fn load(plan: &Plan, source: &dyn Source, mode: Mode<'_>, cpu: Cpu) -> Result<Self, EngineError> {
         let parameters = Arc::new(Parameters::load(plan, source)?);
-        let network = match precision {
-            Precision::F32 => Network::F32(Cache::new(parameters)),
-            Precision::Bf16 => Network::Bf16(Cache::new(parameters)),
-            Precision::Int8 => {
-                let scales = scales::plain(&parameters.graph);
+        let cpu = if Cpu::here().any(|here| here == cpu) { cpu } else { Cpu::Portable };
+        let network = match mode {
+            Mode::F32 => Network::F32(Cache::new(parameters)),
+            Mode::Bf16 => Network::Bf16(Cache::new(parameters)),
+            Mode::Int8(calibration) => {
+                let (wanted, found) = (parameters.graph.maps.len(), calibration.ranges.len());
+                if wanted != found {
+                    return Err(EngineError::Calibration { wanted, found });
+                }
+                let scales = scales::calibrated(&parameters.graph, calibration);
                 Network::Int8(Cache::new(parameters), scales)
             }
         };
@@ -69,27 +94,27 @@ impl Engine {
         self.cpu
     }
 
-    /// Memory and threads for pictures of one size, one at a time.
+    /// Memory for pictures of one size, one at a time, each by so many threads.
     pub fn executor(&self, input: InputSize, threads: usize) -> Result<Executor, EngineError> {
-        fn pass<E: Computed>(
-            cache: &Cache<E>,
-            scales: &[Scale],
-            cpu: Cpu,
-            input: InputSize,
-            threads: usize,
-        ) -> Result<Box<Pass<E>>, EngineError> {
-            let (width, height) = (input.width() as usize, input.height() as usize);
-            let program = Program::new(cache, E::kernels(cpu), scales, width, height);
-            let program = program.ok_or(EngineError::Kernel { cpu, precision: E::PRECISION })?;
-            Ok(Box::new(Pass::new(Arc::new(program), threads)?))
-        }
         let plain = |parameters: &Parameters| scales::plain(&parameters.graph);
         let pass: Box<dyn AnyPass> = match &self.network {
-            Network::F32(cache) => pass(cache, &plain(&cache.parameters), self.cpu, input, threads)?,
-            Network::Bf16(cache) => pass(cache, &plain(&cache.parameters), self.cpu, input, threads)?,
-            Network::Int8(cache, scales) => pass(cache, scales, self.cpu, input, threads)?,
+            Network::F32(cache) => self.pass(cache, &plain(&cache.parameters), input, threads)?,
+            Network::Bf16(cache) => self.pass(cache, &plain(&cache.parameters), input, threads)?,
+            Network::Int8(cache, scales) => self.pass(cache, scales, input, threads)?,
         };
         Ok(Executor { pass, input })
+    }
+
+    fn pass<E: Computed>(
+        &self,
+        cache: &Cache<E>,
+        scales: &[Scale],
+        input: InputSize,
+        threads: usize,
+    ) -> Result<Box<Pass<E>>, EngineError> {
+        let program = Program::new(cache, E::kernels(self.cpu), scales, input, Buffers::Shared);
+        let program = program.ok_or(EngineError::Kernel { cpu: self.cpu, precision: E::PRECISION })?;
+        Ok(Box::new(Pass::new(Arc::new(program), threads)?))
     }
 }
 
@@ -103,23 +128,21 @@ pub struct Executor {
 /// A pass at whatever precision.
 trait AnyPass: std::fmt::Debug + Send {
     fn set_planes(&mut self, planes: &[f32]);
+    fn set_picture(&mut self, body: &[u8], input: InputSize, colour: Colour) -> Result<(), PictureError>;
     fn run(&mut self, confidence: f32, found: &mut Vec<Candidate>, timed: Option<&mut Vec<Timed>>);
 }
 
 impl<E: Computed> AnyPass for Pass<E> {
     fn set_planes(&mut self, planes: &[f32]) {
-        let Some((picture, layout)) = self.picture() else { return };
-        let layout = layout.clone();
-        let area = layout.width * layout.height;
-        let picture = picture.as_mut();
-        for (channel, plane) in planes.chunks_exact(area).enumerate() {
-            for (y, line) in plane.chunks_exact(layout.width).enumerate() {
-                for (x, value) in line.iter().enumerate() {
-                    if let Some(number) = picture.get_mut(layout.at(0, y, x) + channel) {
-                        *number = E::nearest(value * 255.0);
-                    }
-                }
-            }
+        if let Some((numbers, layout)) = self.picture() {
+            picture::set_planes(numbers, layout, planes);
+        }
+    }
+
+    fn set_picture(&mut self, body: &[u8], input: InputSize, colour: Colour) -> Result<(), PictureError> {
+        match self.picture() {
+            Some((numbers, layout)) => picture::set_i420(numbers, layout, body, input, colour),
+            None => Ok(()),
         }
     }
 
@@ -133,24 +156,42 @@ impl Executor {
         self.input
     }
 
-    /// The candidates of a picture that are surer than `confidence`, by level and line, appended to `found`.
+    /// The candidates of a frame that are surer than `confidence`, by level and line, appended to `found`.
     ///
-    /// `planes`: (3, height, width), f32 in 0..=1, RGB.
-    pub fn analyse(&mut self, planes: &[f32], confidence: f32, found: &mut Vec<Candidate>) -> Result<(), EngineError> {
+    /// `body`: I420 of the input's size.
+    pub fn analyse(
+        &mut self,
+        body: &[u8],
+        colour: Colour,
+        confidence: f32,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), EngineError> {
+        self.pass.set_picture(body, self.input, colour)?;
+        self.pass.run(confidence, found, None);
+        Ok(())
+    }
+
+    /// The same of a tensor's numbers: (3, height, width), f32 in 0..=1, RGB.
+    pub fn analyse_planes(
+        &mut self,
+        planes: &[f32],
+        confidence: f32,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), EngineError> {
         if planes.len() != 3 * self.input.width() as usize * self.input.height() as usize {
-            return Err(EngineError::Picture { wanted: self.input, found: planes.len() });
+            return Err(EngineError::Numbers { wanted: self.input, found: planes.len() });
         }
         self.pass.set_planes(planes);
         self.pass.run(confidence, found, None);
         Ok(())
     }
 
-    /// The candidates of the last picture once more.
+    /// The candidates of the last picture once more: what is measured as the network alone.
     pub fn again(&mut self, confidence: f32, found: &mut Vec<Candidate>) {
         self.pass.run(confidence, found, None);
     }
 
-    /// What the last picture's pass takes again, step by step.
+    /// What the last picture's pass takes, step by step.
     pub fn profile(&mut self, confidence: f32) -> Vec<Timed> {
         let mut timed = Vec::new();
         self.pass.run(confidence, &mut Vec::new(), Some(&mut timed));

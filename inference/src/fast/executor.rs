@@ -5,20 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kadr_shared::geometry::InputSize;
+
 use super::{
     conv::Ready,
     element::Element,
-    head::{Candidate, Flags, Head},
+    head::{Flags, Head},
     kernels::{Computed, Kernels},
     layout::Layout,
     memory::Aligned,
     network::{Cache, Parameters},
-    plan::{Blocks, Place, Plan, Planned, Work},
+    plan::{Blocks, Buffers, Place, Plan, Planned, Work},
     run::{Memory, Room},
     scales::Scale,
     threads::Team,
 };
-use crate::model::graph::Graph;
+use crate::{model::graph::Graph, nms::Candidate};
 
 /// All that is the same for every worker and every picture of one size.
 #[derive(Debug)]
@@ -47,12 +49,13 @@ impl<E: Computed> Program<E> {
         cache: &Cache<E>,
         kernels: Kernels<E>,
         scales: &[Scale],
-        width: usize,
-        height: usize,
+        input: InputSize,
+        buffers: Buffers,
     ) -> Option<Self> {
         let graph = &cache.parameters.graph;
         let zeros: Vec<f32> = scales.iter().map(|scale| scale.zero).collect();
-        let plan = Plan::new(graph, width, height, &zeros);
+        let (width, height) = (input.width() as usize, input.height() as usize);
+        let plan = Plan::new(graph, width, height, &zeros, buffers);
         let mut steps = Vec::new();
         for work in &plan.works {
             match work {
@@ -115,10 +118,6 @@ impl<E: Computed> Pass<E> {
             Place::Stored(buffer) => Some((self.stored.get_mut(*buffer)?, layout)),
             _ => None,
         }
-    }
-
-    pub(super) fn team(&mut self) -> &mut Team {
-        &mut self.team
     }
 
     /// From the picture to the candidates whose best class is surer than `confidence`, appended to `found`.

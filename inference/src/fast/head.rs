@@ -5,8 +5,10 @@ use super::{
     memory::Aligned,
     plan::{Gate, Place, Plan},
 };
-use crate::model::{graph::Level, shape::BINS};
-pub use crate::nms::Candidate;
+use crate::{
+    model::{graph::Level, shape::BINS},
+    nms::Candidate,
+};
 
 /// One level.
 #[derive(Debug)]

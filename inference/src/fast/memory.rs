@@ -62,9 +62,6 @@ impl<N: Number> Aligned<N> {
         self.lines.as_mut_ptr().cast()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
 }
 
 impl<N: Number> AsRef<[N]> for Aligned<N> {

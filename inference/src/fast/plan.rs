@@ -30,6 +30,14 @@ pub(super) struct Planned {
     pub(super) place: Place,
 }
 
+/// Whether maps that are never needed at the same time may lie in one buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Buffers {
+    Shared,
+    /// So that all that was computed is still there at the end.
+    Apart,
+}
+
 /// In which buffer a map lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
@@ -91,10 +99,10 @@ pub(super) struct Gate {
 
 impl Plan {
     /// `width` and `height` are multiples of 32; `zeros` is what stands for zero in each map of the graph.
-    pub(super) fn new(graph: &Graph, width: usize, height: usize, zeros: &[f32]) -> Self {
+    pub(super) fn new(graph: &Graph, width: usize, height: usize, zeros: &[f32], buffers: Buffers) -> Self {
         let mut planner = Planner { graph, layouts: layouts(graph, width, height), doubled: HashMap::new() };
         let works: Vec<Work> = graph.steps.iter().flat_map(|step| planner.step(step)).collect();
-        let (places, stored, plain) = places(&planner.layouts, &works, graph, zeros);
+        let (places, stored, plain) = places(&planner.layouts, &works, graph, zeros, buffers);
         let maps = planner.layouts.into_iter().zip(places).map(|(layout, place)| Planned { layout, place }).collect();
         Self { maps, works, stored, plain }
     }
@@ -187,7 +195,9 @@ impl Sum {
 
 /// Gives each map a buffer. Maps of one size that are never needed at the same time share one: what is in a cache stays
 /// there, and the border stays what it is.
-fn places(layouts: &[Layout], works: &[Work], graph: &Graph, zeros: &[f32]) -> (Vec<Place>, Vec<Buffer>, Vec<Buffer>) {
+fn places(layouts: &[Layout], works: &[Work], graph: &Graph, zeros: &[f32],
+    sharing: Buffers,
+) -> (Vec<Place>, Vec<Buffer>, Vec<Buffer>) {
     /// When a map is first written, and last read.
     #[derive(Clone, Copy)]
     struct Life {
@@ -235,7 +245,8 @@ fn places(layouts: &[Layout], works: &[Work], graph: &Graph, zeros: &[f32]) -> (
         let zero = zeros.get(map).copied().filter(|_| !life.plain).unwrap_or(0.0);
         // The one that was freed last is the hottest.
         let free = buffers.iter_mut().filter(|taken| {
-            taken.until < life.from
+            sharing == Buffers::Shared
+                && taken.until < life.from
                 && (taken.plain, taken.zero) == (life.plain, zero)
                 && taken.layout.same_size(layout)
                 && taken.layout.len() >= layout.len()

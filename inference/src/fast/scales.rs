@@ -2,6 +2,7 @@
 //!
 //! Numbers of f32 and bf16 stand for themselves; the picture's are 0 to 255 at any precision.
 
+use super::calibration::Calibration;
 use crate::model::graph::Graph;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,9 +23,19 @@ impl Scale {
     }
 }
 
+/// Of each map of the graph, as it was calibrated.
+pub(super) fn calibrated(graph: &Graph, calibration: &Calibration) -> Vec<Scale> {
+    let ranges = calibration.ranges.iter().map(|&[low, high]| Scale::of_range(low, high));
+    plain(graph).into_iter().zip(ranges).enumerate().map(|(map, (plain, range))| {
+        if map == Graph::PICTURE.map { plain } else { range }
+    }).collect()
+}
+
 /// Of each map of the graph, where numbers stand for themselves.
 pub(super) fn plain(graph: &Graph) -> Vec<Scale> {
     let mut scales = vec![Scale::PLAIN; graph.maps.len()];
-    scales[Graph::PICTURE.map] = Scale::PICTURE;
+    if let Some(picture) = scales.get_mut(Graph::PICTURE.map) {
+        *picture = Scale::PICTURE;
+    }
     scales
 }

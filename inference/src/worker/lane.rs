@@ -1,7 +1,6 @@
 //! One frame at a time: takes it, has it analysed, sends the answer, acknowledges.
 //!
-//! A lane computes in a pool of one thread, which keeps the operators' own parallelism to that thread: for throughput two
-//! frames on one thread each beat one frame on two.
+//! It computes on a thread that may block, alone or as the first of a team.
 
 use std::{
     sync::Arc,
@@ -17,8 +16,7 @@ use kadr_shared::{
     nats::Nats,
     subjects,
 };
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{debug, error};
 
 use super::{NETWORK_PATIENCE, identity::Identity, models::chain, puller::Frame, queues::Queues};
@@ -26,18 +24,11 @@ use crate::detector::{Criteria, Picture};
 
 pub(super) struct Lane {
     nats: Nats,
-    pool: ThreadPool,
 }
 
 impl Lane {
-    pub(super) fn new(number: usize, nats: Nats) -> Result<Self, ThreadPoolBuildError> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(1)
-            .thread_name(move |_| format!("inference-{number}"))
-            // A panic would end the process: the frame's answer says it instead, and the lane goes on.
-            .panic_handler(|_| error!("the analysis of a frame panicked"))
-            .build()?;
-        Ok(Self { nats, pool })
+    pub(super) fn new(nats: Nats) -> Self {
+        Self { nats }
     }
 
     /// Until the queues are closed and empty.
@@ -80,14 +71,15 @@ impl Lane {
         let criteria = Criteria::of(frame.slot.model(), &header).map_err(|e| chain(&e))?;
         let detector = frame.slot.detector().await?;
         let body = frame.body.clone();
-        let (answer, found) = oneshot::channel();
-        self.pool.spawn(move || {
+        let analysed = spawn_blocking(move || {
             let picture = Picture { planes: &body, letterbox: header.letterbox(), colour: header.colour };
-            let found = detector.detect(&picture, &criteria);
-            // Nobody waits any more only when the lane is gone.
-            let _ = answer.send(found.map(|found| (found, detector.stamp().clone())));
+            detector.detect(&picture, &criteria).map(|found| (found, detector.stamp().clone()))
         });
-        let found = found.await.map_err(|_| "the analysis of the frame panicked".to_owned())?;
+        // A panic must not end the lane: the frame's answer says it instead.
+        let found = analysed.await.map_err(|error| {
+            error!(%error, "the analysis of a frame panicked");
+            "the analysis of the frame panicked".to_owned()
+        })?;
         let (found, model) = found.map_err(|e| chain(&e))?;
         let timing_ms = Timing { queue: millis(queue), inference: millis(found.inference) };
         Ok(RawOutcome::Analysed { model, detections: found.detections, timing_ms })

@@ -10,7 +10,10 @@ use kadr_shared::catalog::Model;
 use tokio::sync::Mutex;
 use tracing::{error, info};
 
-use crate::{detector::Detector, weights::Store};
+use crate::{
+    detector::{Detector, Options},
+    weights::Store,
+};
 
 /// Weights that could not be opened are tried again after this time: somebody may have fetched them by then.
 const RETRY: Duration = Duration::from_secs(5);
@@ -19,6 +22,7 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Slot {
     model: Model,
     store: Store,
+    options: Options,
     state: Mutex<State>,
 }
 
@@ -30,8 +34,8 @@ enum State {
 }
 
 impl Slot {
-    pub(super) fn new(model: Model, store: Store) -> Self {
-        Self { model, store, state: Mutex::new(State::Unopened) }
+    pub(super) fn new(model: Model, store: Store, options: Options) -> Self {
+        Self { model, store, options, state: Mutex::new(State::Unopened) }
     }
 
     pub(super) fn model(&self) -> &Model {
@@ -46,9 +50,9 @@ impl Slot {
             State::Failed { reason, at } if at.elapsed() < RETRY => return Err(reason.clone()),
             State::Failed { .. } | State::Unopened => {}
         }
-        let (model, store) = (self.model.clone(), self.store.clone());
+        let (model, store, options) = (self.model.clone(), self.store.clone(), self.options);
         let begun = Instant::now();
-        let loaded = match tokio::task::spawn_blocking(move || Detector::load(&model, &store)).await {
+        let loaded = match tokio::task::spawn_blocking(move || Detector::load(&model, &store, options)).await {
             Ok(loaded) => loaded.map_err(|error| chain(&error)),
             Err(failed) => Err(chain(&failed)),
         };
@@ -56,7 +60,8 @@ impl Slot {
             Ok(detector) => {
                 let detector = Arc::new(detector);
                 let stamp = detector.stamp();
-                info!(model = %stamp.name, sha256 = stamp.sha256, elapsed = ?begun.elapsed(), "model is loaded");
+                let (precision, cpu) = (&stamp.precision, detector.cpu());
+                info!(model = %stamp.name, sha256 = stamp.sha256, precision, %cpu, elapsed = ?begun.elapsed(), "model is loaded");
                 *state = State::Open(detector.clone());
                 Ok(detector)
             }
