@@ -195,8 +195,7 @@ impl Detector {
         let begun = Instant::now();
         workspace.find(picture, criteria)?;
         let inference = begun.elapsed();
-        let detections =
-            workspace.candidates.iter().filter_map(|c| self.detection(c, &picture.letterbox)).collect();
+        let detections = workspace.candidates.iter().filter_map(|c| self.detection(c, &picture.letterbox)).collect();
         Ok(Found { detections, inference })
     }
 

@@ -32,9 +32,29 @@ pub fn write_tiny_model(folder: &Path, seed: u64) -> ModelName {
 
 /// The tiny model's tensors by internal name.
 pub fn tiny_tensors(seed: u64) -> BTreeMap<String, Tensor> {
-    let mut tensors = tensors(SCALE, LABELS.len(), seed);
-    calibrate(&mut tensors);
-    tensors
+    // Some random networks see the same in every picture: the first one is taken that does not.
+    let networks = (0..).map(|attempt: u64| {
+        let mut tensors = tensors(SCALE, LABELS.len(), seed ^ (attempt << 16));
+        calibrate(&mut tensors);
+        tensors
+    });
+    let lively = |tensors: &BTreeMap<String, Tensor>| {
+        let (passed, all) = passed(tensors, &scene(640, 384, 2.0));
+        passed > all / 500 && passed < all / 12
+    };
+    networks.take(100).find(lively).expect("one of a hundred random networks tells pictures apart")
+}
+
+/// How many anchors pass a confidence of 0.25, of how many.
+fn passed(tensors: &BTreeMap<String, Tensor>, picture: &Tensor) -> (usize, usize) {
+    let parameters: Parameters = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+    let network = Reference::load(&Plan::new(SCALE, LABELS.len()), &parameters, &Device::Cpu);
+    let scores = network
+        .expect("the network fits its tensors")
+        .forward(picture)
+        .and_then(|found| found.scores.squeeze(0)?.max(0)?.to_vec1::<f32>());
+    let scores = scores.expect("the network computes");
+    (scores.iter().filter(|&&score| score > 0.25).count(), scores.len())
 }
 
 /// Shifts each class's bias so that one anchor in [`RARITY`] of a made-up scene passes a confidence of 0.25.
@@ -104,7 +124,9 @@ struct Random {
 impl Source for Random {
     fn get(&self, name: &str, wanted: &[usize]) -> Result<Tensor, ParameterError> {
         let count: usize = wanted.iter().product();
-        let mut state = self.made.borrow().len() as u64 ^ self.seed.rotate_left(32);
+        // By its name, not by when it is asked for (FNV-1a).
+        let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash) ^ self.seed.rotate_left(32);
         let mut uniform = move || {
             // SplitMix64: the same numbers on every machine and in every version of every crate.
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -139,20 +161,8 @@ mod tests {
     #[test]
     fn some_anchors_of_another_scene_pass_but_not_all() {
         for seed in 0..6 {
-            let parameters: Parameters = tiny_tensors(seed).into_iter().collect();
-            let network = Reference::load(&Plan::new(SCALE, LABELS.len()), &parameters, &Device::Cpu).unwrap();
-            let scores = network
-                .forward(&scene(640, 384, 2.0))
-                .unwrap()
-                .scores
-                .squeeze(0)
-                .unwrap()
-                .max(0)
-                .unwrap()
-                .to_vec1::<f32>()
-                .unwrap();
-            let passed = scores.iter().filter(|&&score| score > 0.25).count();
-            assert!(passed > 5 && passed < scores.len() / 10, "seed {seed}: {passed} of {}", scores.len());
+            let (passed, all) = passed(&tiny_tensors(seed), &scene(640, 384, 3.0));
+            assert!(passed > 5 && passed < all / 10, "seed {seed}: {passed} of {all}");
         }
     }
 

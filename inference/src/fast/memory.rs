@@ -61,7 +61,6 @@ impl<N: Number> Aligned<N> {
     pub(crate) fn as_mut_ptr(&mut self) -> *mut N {
         self.lines.as_mut_ptr().cast()
     }
-
 }
 
 impl<N: Number> AsRef<[N]> for Aligned<N> {

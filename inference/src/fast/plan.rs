@@ -195,7 +195,11 @@ impl Sum {
 
 /// Gives each map a buffer. Maps of one size that are never needed at the same time share one: what is in a cache stays
 /// there, and the border stays what it is.
-fn places(layouts: &[Layout], works: &[Work], graph: &Graph, zeros: &[f32],
+fn places(
+    layouts: &[Layout],
+    works: &[Work],
+    graph: &Graph,
+    zeros: &[f32],
     sharing: Buffers,
 ) -> (Vec<Place>, Vec<Buffer>, Vec<Buffer>) {
     /// When a map is first written, and last read.

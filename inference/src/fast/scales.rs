@@ -26,9 +26,12 @@ impl Scale {
 /// Of each map of the graph, as it was calibrated.
 pub(super) fn calibrated(graph: &Graph, calibration: &Calibration) -> Vec<Scale> {
     let ranges = calibration.ranges.iter().map(|&[low, high]| Scale::of_range(low, high));
-    plain(graph).into_iter().zip(ranges).enumerate().map(|(map, (plain, range))| {
-        if map == Graph::PICTURE.map { plain } else { range }
-    }).collect()
+    plain(graph)
+        .into_iter()
+        .zip(ranges)
+        .enumerate()
+        .map(|(map, (plain, range))| if map == Graph::PICTURE.map { plain } else { range })
+        .collect()
 }
 
 /// Of each map of the graph, where numbers stand for themselves.
