@@ -297,6 +297,24 @@ pub enum ModelsCommand {
         #[command(flatten)]
         folders: ModelFolders,
     },
+    /// Look at frames, so that int8 can be used: what is found is kept beside the weights
+    Calibrate(CalibrateArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    pub name: ModelName,
+    /// A clip or picture like those that will be analysed; may be given several times
+    #[arg(long = "clip", value_name = "FILE", required = true)]
+    pub clips: Vec<PathBuf>,
+    /// Frames to look at, of all clips together
+    #[arg(long, value_name = "N", default_value = "44", value_parser = clap::value_parser!(u16).range(1..))]
+    pub frames: u16,
+    /// The model's input, width x height, multiples of 32
+    #[arg(long, value_name = "WxH", default_value = "640x640")]
+    pub input_size: InputSize,
+    #[command(flatten)]
+    pub folders: ModelFolders,
 }
 
 #[derive(Debug, Args)]

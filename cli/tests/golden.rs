@@ -13,11 +13,13 @@ use std::{
 use kadr_inference::{
     Detector, Store,
     detector::{Criteria, Options, Picture},
+    fast::Precision,
 };
 use kadr_runner::{scale::Scaler, source};
 use kadr_shared::{
     catalog::Catalog,
     geometry::{InputSize, Letterbox},
+    message::detection::Detection,
     settings::{DEFAULT_MODEL, Ratio, SourceUrl},
 };
 use serde::Deserialize;
@@ -139,4 +141,64 @@ fn bus_agrees_with_the_golden_detections() {
 #[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
 fn zidane_agrees_with_the_golden_detections() {
     compare("images/zidane.jpg", "zidane.640x640.jsonl");
+}
+
+/// bf16 and int8 against our own f32: of the sure detections, nearly all are kept, and few are added. The calibration is
+/// made of one clip, the comparison of another one.
+#[test]
+#[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
+fn lower_precisions_find_what_f32_finds() {
+    let catalog = Catalog::built_in().unwrap();
+    let model = catalog.model(&DEFAULT_MODEL.parse().unwrap()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixtures().join("models")).unwrap().filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().ends_with(".safetensors") {
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let calibrated = std::process::Command::new(env!("CARGO_BIN_EXE_kadr"))
+        .args(["models", "calibrate", DEFAULT_MODEL, "--models"])
+        .arg(folder.path())
+        .args(["--clip".into(), absolute("clips/car-park.mp4"), "--clip".into(), absolute("clips/persons.mp4")])
+        .status();
+    assert!(calibrated.unwrap().success());
+
+    let load = |precision| {
+        let options = Options { precision, ..Options::default() };
+        Detector::load(model, &Store::new([folder.path()]), options).unwrap()
+    };
+    let exact = load(Precision::F32);
+    for precision in [Precision::Bf16, Precision::Int8] {
+        let (kept, stray) = agreement(&exact, &load(precision), "clips/highway.mp4");
+        println!("{precision}: {:.2} % kept, {:.2} % stray", kept * 100.0, stray * 100.0);
+        assert!(kept >= 0.97, "{precision}: {:.2} % of the detections are kept", kept * 100.0);
+        assert!(stray <= 0.03, "{precision}: {:.2} % of the detections have no partner", stray * 100.0);
+    }
+}
+
+/// Which part of `exact`'s sure detections `other` has at an overlap of 0.8, and which part of its own are strays.
+fn agreement(exact: &Detector, other: &Detector, clip: &str) -> (f64, f64) {
+    let input: InputSize = "640x640".parse().unwrap();
+    let mut source = source::open(&SourceUrl::File(absolute(clip))).unwrap();
+    let fit = Letterbox::fit(source.info().size, input);
+    let criteria = Criteria::new(exact.model(), Ratio::new(0.25).unwrap(), Ratio::new(0.7).unwrap(), &[]).unwrap();
+    let mut scaler = Scaler::new();
+    let (mut wanted, mut kept, mut ours, mut stray) = (0, 0, 0, 0);
+    while let Some(frame) = source.next_frame().unwrap() {
+        if frame.number % 10 != 0 {
+            continue;
+        }
+        let planes = scaler.letterbox(&frame.picture, &fit).unwrap();
+        let picture = Picture { planes: &planes, letterbox: fit, colour: frame.picture.colour() };
+        let [exact, other] = [exact, other].map(|detector| detector.detect(&picture, &criteria).unwrap().detections);
+        let partner =
+            |d: &Detection, of: &[Detection]| of.iter().any(|o| o.class == d.class && iou(o.bbox, d.bbox) >= 0.8);
+        let sure = |d: &&Detection| d.confidence >= SURE;
+        wanted += exact.iter().filter(sure).count();
+        kept += exact.iter().filter(sure).filter(|d| partner(d, &other)).count();
+        ours += other.iter().filter(sure).count();
+        stray += other.iter().filter(sure).filter(|d| !partner(d, &exact)).count();
+    }
+    assert!(wanted > 0);
+    (kept as f64 / wanted as f64, stray as f64 / ours.max(1) as f64)
 }
