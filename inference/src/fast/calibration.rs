@@ -111,6 +111,23 @@ impl Calibrator {
         if let Some((numbers, layout)) = self.pass.picture() {
             picture::set_i420(numbers, layout, body, self.input, colour)?;
         }
+        self.look();
+        Ok(())
+    }
+
+    /// The same of a tensor's numbers: (3, height, width), f32 in 0..=1, RGB.
+    pub fn add_planes(&mut self, planes: &[f32]) -> Result<(), EngineError> {
+        if planes.len() != 3 * self.input.width() as usize * self.input.height() as usize {
+            return Err(EngineError::Numbers { wanted: self.input, found: planes.len() });
+        }
+        if let Some((numbers, layout)) = self.pass.picture() {
+            picture::set_planes(numbers, layout, planes);
+        }
+        self.look();
+        Ok(())
+    }
+
+    fn look(&mut self) {
         // With all candidates, so that no part of the head is left out.
         self.pass.run(0.0, &mut Vec::new(), None);
         self.frames += 1;
@@ -120,7 +137,6 @@ impl Calibrator {
                 *sum = [sum[0] + f64::from(low), sum[1] + f64::from(high)];
             }
         });
-        Ok(())
     }
 
     pub fn frames(&self) -> usize {

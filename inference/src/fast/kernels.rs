@@ -17,6 +17,8 @@ mod avx512;
 pub(super) mod lanes;
 mod pool;
 mod portable;
+#[cfg(test)]
+mod tests;
 mod threshold;
 mod tile;
 mod transform;

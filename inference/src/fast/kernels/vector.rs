@@ -34,7 +34,7 @@ pub(super) const EXP2: [f32; 6] =
 pub(super) const EXP2_ROUGHLY: [f32; 4] = [0.079_019_9, 0.224_126_4, 0.696_643_9, 0.999_9];
 
 /// Beyond this 2^t is taken as if t was this: it makes no difference to t / (1 + 2^t), and stays finite.
-pub(super) const FAR: f32 = 100.0;
+pub(super) const FAR: f32 = 126.0;
 
 /// How SiLU's argument is scaled on its way into [`Vector::swish`], and its result on its way out.
 pub(in crate::fast) const SWISH_IN: f32 = -std::f32::consts::LOG2_E;
