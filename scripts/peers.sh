@@ -25,7 +25,7 @@ python3 -c 'import venv, ensurepip' 2>/dev/null ||
     without_peers "Python's venv or pip is missing: install what Debian calls python3-venv and python3-pip"
 
 rm -rf "$here"
-echo "kadr: making $here: $pinned (some 300 MB)"
+echo "kadr: making $here: $pinned (some 400 MB)" >&2
 mkdir -p .kadr
 python3 -m venv "$here" || without_peers "the virtual environment $here can't be made"
 # shellcheck disable=SC2086 # a list of words

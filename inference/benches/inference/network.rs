@@ -1,4 +1,4 @@
-//! A network with its weights: the published ones where a folder of `KADR_MODELS` has them, else random ones.
+//! A network with its weights: the model's own where a folder of `KADR_MODELS` has them, else random ones.
 //!
 //! How long a network takes depends on its weights in one way alone: kadr computes boxes only where a score passes. So
 //! random classes are shifted until about as few anchors pass as on a street.
@@ -24,7 +24,7 @@ pub(crate) struct Network {
     pub(crate) name: &'static str,
     pub(crate) plan: Plan,
     pub(crate) parameters: Parameters,
-    /// `published` or `random`.
+    /// `real` or `random`.
     pub(crate) weights: &'static str,
 }
 
@@ -32,8 +32,8 @@ impl Network {
     pub(crate) fn new(name: &'static str, scale: NamedScale, picture: &Picture) -> Self {
         let scale = Scale::Named(scale);
         let plan = Plan::new(scale, CLASSES);
-        let (weights, parameters) = match published(name) {
-            Some(parameters) => ("published", parameters),
+        let (weights, parameters) = match real(name) {
+            Some(parameters) => ("real", parameters),
             None => ("random", random(&plan, scale, picture)),
         };
         Self { name, plan, parameters, weights }
@@ -47,7 +47,7 @@ impl Network {
     }
 }
 
-fn published(name: &str) -> Option<Parameters> {
+fn real(name: &str) -> Option<Parameters> {
     let folders = std::env::var_os("KADR_MODELS")?;
     let catalog = Catalog::built_in().unwrap();
     let file = Store::new(std::env::split_paths(&folders)).locate(catalog.model(&name.parse().unwrap()).ok()?).ok()?;

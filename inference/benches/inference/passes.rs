@@ -28,23 +28,11 @@ pub(crate) fn run(
     let process = peers.map(|peers| RefCell::new(peers.start()));
     let ours = engines.iter().map(|engine| {
         let mut worker = Worker::new(engine, picture, threads);
-        Contestant {
-            peer: "kadr",
-            precision: engine.precision().name(),
-            cpu: Some(engine.cpu().name()),
-            turn: Box::new(move || Some(worker.times(PASSES))),
-            figures: Vec::new(),
-        }
+        Contestant::kadr(engine, worker.candidates(), Box::new(move || Some(worker.times(PASSES))))
     });
     let theirs = peers.iter().flat_map(|peers| &peers.peers).map(|peer| {
         let process = process.as_ref();
-        Contestant {
-            peer: peer.name,
-            precision: peer.precision,
-            cpu: None,
-            turn: Box::new(move || process?.borrow_mut().times(peer, threads, PASSES)),
-            figures: Vec::new(),
-        }
+        Contestant::peer(peer, Box::new(move || process?.borrow_mut().times(peer, threads, PASSES)))
     });
     compete(ours.chain(theirs).collect(), ROUNDS, |one| {
         json!({

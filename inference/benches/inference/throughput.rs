@@ -27,23 +27,13 @@ pub(crate) fn run(network: &Network, picture: &Picture, engines: &[Engine], peer
     let process = peers.map(|peers| RefCell::new(peers.start()));
     let ours = engines.iter().map(|engine| {
         let mut team: Vec<Worker> = (0..workers).map(|_| Worker::new(engine, picture, 1)).collect();
-        Contestant {
-            peer: "kadr",
-            precision: engine.precision().name(),
-            cpu: Some(engine.cpu().name()),
-            turn: Box::new(move || Some(vec![frames_a_second(&mut team)])),
-            figures: Vec::new(),
-        }
+        let candidates = team.first().map_or(0, Worker::candidates);
+        Contestant::kadr(engine, candidates, Box::new(move || Some(vec![frames_a_second(&mut team)])))
     });
     let theirs = peers.iter().flat_map(|peers| &peers.peers).map(|peer| {
         let process = process.as_ref();
-        Contestant {
-            peer: peer.name,
-            precision: peer.precision,
-            cpu: None,
-            turn: Box::new(move || Some(vec![process?.borrow_mut().frames_a_second(peer, workers, TIME)?])),
-            figures: Vec::new(),
-        }
+        let turn = move || Some(vec![process?.borrow_mut().frames_a_second(peer, workers, TIME)?]);
+        Contestant::peer(peer, Box::new(turn))
     });
     compete(ours.chain(theirs).collect(), ROUNDS, |one| {
         json!({
