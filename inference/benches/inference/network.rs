@@ -3,7 +3,11 @@
 //! How long a network takes depends on its weights in one way alone: kadr computes boxes only where a score passes. So
 //! random classes are shifted until about as few anchors pass as on a street.
 
-use std::{cell::RefCell, collections::HashMap, path::Path};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use candle_core::Tensor;
 use kadr_inference::{
@@ -19,6 +23,8 @@ use crate::{CONFIDENCE, picture::Picture};
 const CLASSES: usize = 80;
 /// One in so many anchors passes, if weights are random.
 const RARITY: usize = 150;
+/// What the classes' last weights are multiplied by, again and again, where scores are too sure.
+const CALM: f64 = 0.1;
 
 pub(crate) struct Network {
     pub(crate) name: &'static str,
@@ -56,18 +62,36 @@ fn real(name: &str) -> Option<Parameters> {
 
 fn random(plan: &Plan, scale: Scale, picture: &Picture) -> Parameters {
     let mut tensors = testkit::tensors(scale, CLASSES, 1);
+    let mut shift = shift(plan, &tensors, picture);
+    // Scores so sure that they are rounded to 1 can't be shifted: until none is, classes count less.
+    for _ in 0..10 {
+        if shift.is_finite() {
+            break;
+        }
+        change(&mut tensors, ".2.weight", |weight| weight * CALM);
+        shift = self::shift(plan, &tensors, picture);
+    }
+    assert!(shift.is_finite(), "random weights whose scores differ");
+    change(&mut tensors, ".2.bias", |bias| bias + shift);
+    tensors.into_iter().collect()
+}
+
+/// What the classes' logits lack for one anchor in [`RARITY`] to pass.
+fn shift(plan: &Plan, tensors: &BTreeMap<String, Tensor>, picture: &Picture) -> f64 {
     let parameters: Parameters = tensors.clone().into_iter().collect();
     let engine = Engine::load(plan, &parameters, Precision::F32, Cpu::detect()).unwrap();
     let mut found = Vec::new();
     engine.executor(picture.input, 1).unwrap().analyse(&picture.planes, 0.0, &mut found).unwrap();
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
     let logit = |score: f32| f64::from(score / (1.0 - score)).ln();
-    let shift = logit(CONFIDENCE) - logit(found[found.len() / RARITY].score);
-    assert!(shift.is_finite(), "random weights whose scores differ");
-    for (_, bias) in tensors.iter_mut().filter(|(name, _)| name.contains(".cv3.") && name.ends_with(".2.bias")) {
-        *bias = (&*bias + shift).unwrap();
+    logit(CONFIDENCE) - logit(found[found.len() / RARITY].score)
+}
+
+/// Changes the parameters of the last convolution of each level's classes.
+fn change(tensors: &mut BTreeMap<String, Tensor>, which: &str, to: impl Fn(&Tensor) -> candle_core::Result<Tensor>) {
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| name.contains(".cv3.") && name.ends_with(which)) {
+        *tensor = to(tensor).unwrap();
     }
-    tensors.into_iter().collect()
 }
 
 /// Remembers each tensor that it is asked for.
