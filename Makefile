@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := help
 BENCH ?=
-.PHONY: help demo up test golden chaos chaos-short bench-core setup deps nats clip fmt lint
+PROFILE ?=
+.PHONY: help demo up test golden chaos chaos-short bench-core bench-inference setup deps nats clip fmt lint
 
 # Where reference data lies beside the checkout, the tests and the demo find it. What the environment says wins.
 ifneq ($(wildcard ../shared/golden),)
@@ -39,7 +40,7 @@ CHAOS := $(DEBUG)/examples/chaos --kadr $(KADR) --out $(or $(CARGO_TARGET_DIR),t
 
 help: ## list the commands
 	@echo 'usage: make COMMAND'
-	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-13s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 demo: deps nats $(if $(filter $(CITY),$(CLIP)),clip) ## set up what is missing and analyse a clip: make demo [CLIP=path] [OUT=dir]
 	cargo build --locked -p kadr
@@ -71,6 +72,10 @@ chaos-short: deps nats ## the same for about five minutes, with seeds that stay 
 
 bench-core: deps nats ## measure the event core, as lines of JSON (a release build: it takes long): [BENCH=name]
 	cargo bench --locked -p kadr --bench core -- $(BENCH)
+
+bench-inference: deps ## measure the network beside its peers, as lines of JSON, or by layer: [BENCH="words"] [PROFILE=1]
+	@$(if $(PROFILE),,scripts/peers.sh || true)
+	@cargo bench --locked -p kadr-inference --bench inference -- $(BENCH) $(if $(PROFILE),--profile)
 
 setup: deps nats clip ## all that make demo sets up: NATS server, clip, weights
 	cargo build --locked -p kadr

@@ -1,0 +1,109 @@
+//! A network with its weights: the model's own where a folder of `KADR_MODELS` has them, else random ones.
+//!
+//! How long a network takes depends on its weights in one way alone: kadr computes boxes only where a score passes. So
+//! random classes are shifted until about as few anchors pass as on a street.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+use candle_core::Tensor;
+use kadr_inference::{
+    Store,
+    fast::{Cpu, Engine, Precision},
+    model::{ParameterError, Parameters, Plan, Source},
+    testkit, weights,
+};
+use kadr_shared::catalog::{Catalog, NamedScale, Scale};
+
+use crate::{CONFIDENCE, picture::Picture};
+
+const CLASSES: usize = 80;
+/// One in so many anchors passes, if weights are random.
+const RARITY: usize = 150;
+/// What the classes' last weights are multiplied by, again and again, where scores are too sure.
+const CALM: f64 = 0.1;
+
+pub(crate) struct Network {
+    pub(crate) name: &'static str,
+    pub(crate) plan: Plan,
+    pub(crate) parameters: Parameters,
+    /// `real` or `random`.
+    pub(crate) weights: &'static str,
+}
+
+impl Network {
+    pub(crate) fn new(name: &'static str, scale: NamedScale, picture: &Picture) -> Self {
+        let scale = Scale::Named(scale);
+        let plan = Plan::new(scale, CLASSES);
+        let (weights, parameters) = match real(name) {
+            Some(parameters) => ("real", parameters),
+            None => ("random", random(&plan, scale, picture)),
+        };
+        Self { name, plan, parameters, weights }
+    }
+
+    /// Writes the weights under Ultralytics' names, batch norm folded.
+    pub(crate) fn write(&self, file: &Path) {
+        let asked = Asked { parameters: &self.parameters, tensors: RefCell::default() };
+        Engine::load(&self.plan, &asked, Precision::F32, Cpu::Portable).expect("the weights fit");
+        candle_core::safetensors::save(&asked.tensors.into_inner(), file).expect("the weights can be written");
+    }
+}
+
+fn real(name: &str) -> Option<Parameters> {
+    let folders = std::env::var_os("KADR_MODELS")?;
+    let catalog = Catalog::built_in().unwrap();
+    let file = Store::new(std::env::split_paths(&folders)).locate(catalog.model(&name.parse().unwrap()).ok()?).ok()?;
+    Some(weights::parameters(&file).expect("weights that can be read"))
+}
+
+fn random(plan: &Plan, scale: Scale, picture: &Picture) -> Parameters {
+    let mut tensors = testkit::tensors(scale, CLASSES, 1);
+    let mut shift = shift(plan, &tensors, picture);
+    // Scores so sure that they are rounded to 1 can't be shifted: until none is, classes count less.
+    for _ in 0..10 {
+        if shift.is_finite() {
+            break;
+        }
+        change(&mut tensors, ".2.weight", |weight| weight * CALM);
+        shift = self::shift(plan, &tensors, picture);
+    }
+    assert!(shift.is_finite(), "random weights whose scores differ");
+    change(&mut tensors, ".2.bias", |bias| bias + shift);
+    tensors.into_iter().collect()
+}
+
+/// What the classes' logits lack for one anchor in [`RARITY`] to pass.
+fn shift(plan: &Plan, tensors: &BTreeMap<String, Tensor>, picture: &Picture) -> f64 {
+    let parameters: Parameters = tensors.clone().into_iter().collect();
+    let engine = Engine::load(plan, &parameters, Precision::F32, Cpu::detect()).unwrap();
+    let mut found = Vec::new();
+    engine.executor(picture.input, 1).unwrap().analyse(&picture.planes, 0.0, &mut found).unwrap();
+    found.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let logit = |score: f32| f64::from(score / (1.0 - score)).ln();
+    logit(CONFIDENCE) - logit(found[found.len() / RARITY].score)
+}
+
+/// Changes the parameters of the last convolution of each level's classes.
+fn change(tensors: &mut BTreeMap<String, Tensor>, which: &str, to: impl Fn(&Tensor) -> candle_core::Result<Tensor>) {
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| name.contains(".cv3.") && name.ends_with(which)) {
+        *tensor = to(tensor).unwrap();
+    }
+}
+
+/// Remembers each tensor that it is asked for.
+struct Asked<'a> {
+    parameters: &'a Parameters,
+    tensors: RefCell<HashMap<String, Tensor>>,
+}
+
+impl Source for Asked<'_> {
+    fn get(&self, name: &str, wanted: &[usize]) -> Result<Tensor, ParameterError> {
+        let tensor = self.parameters.get(name, wanted)?;
+        self.tensors.borrow_mut().insert(name.to_owned(), tensor.clone());
+        Ok(tensor)
+    }
+}
