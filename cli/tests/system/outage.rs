@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::{
     cluster::Cluster,
     process::shell,
-    store::{at_least, happened, stored},
+    store::{happened, stored},
     world::{ID, World},
 };
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use kadr_inference::{
-    fast::{Cpu, Engine, Executor, Precision},
+    fast::{Calibrator, Cpu, Engine, Executor, Mode},
     nms::Candidate,
 };
 
@@ -11,18 +11,18 @@ use crate::{CONFIDENCE, network::Network, picture::Picture};
 
 const WARM_UP: usize = 3;
 
-/// Each precision by the best kernels that there are here; and f32 as machines without AVX-512 compute it.
-pub(crate) fn engines(network: &Network) -> Vec<Engine> {
+/// Each precision by the best kernels that there are here; and f32 as machines without AVX-512 compute it. Int8 is
+/// calibrated on the picture itself.
+pub(crate) fn engines(network: &Network, picture: &Picture) -> Vec<Engine> {
+    let Network { plan, parameters, .. } = network;
+    let mut calibrator = Calibrator::new(plan, parameters, "", picture.input, 1).expect("the weights fit");
+    calibrator.add_planes(&picture.planes).expect("a picture of its size");
+    let calibration = calibrator.finish();
     let best = Cpu::detect();
-    let plainer = Some(Cpu::Avx2).filter(|&avx2| avx2 < best).map(|avx2| (Precision::F32, avx2));
-    let kinds = [(Precision::F32, best)].into_iter().chain(plainer);
-    let kinds = kinds.chain([(Precision::Bf16, best), (Precision::Int8, best)]);
-    kinds.map(|(precision, cpu)| engine(network, precision, cpu)).collect()
-}
-
-/// The one place that loads an engine. Int8 is not calibrated: what it finds is wrong, how fast it is is right.
-fn engine(network: &Network, precision: Precision, cpu: Cpu) -> Engine {
-    Engine::load(&network.plan, &network.parameters, precision, cpu).expect("the weights fit")
+    let plainer = Some(Cpu::Avx2).filter(|&avx2| avx2 < best).map(|avx2| (Mode::F32, avx2));
+    let kinds = [(Mode::F32, best)].into_iter().chain(plainer);
+    let kinds = kinds.chain([(Mode::Bf16, best), (Mode::Int8(&calibration), best)]);
+    kinds.map(|(mode, cpu)| Engine::load(plan, parameters, mode, cpu).expect("the weights fit")).collect()
 }
 
 /// One worker, with a picture.
@@ -35,7 +35,7 @@ impl Worker {
     pub(crate) fn new(engine: &Engine, picture: &Picture, threads: usize) -> Self {
         let mut executor = engine.executor(picture.input, threads).expect("an executor");
         let mut found = Vec::new();
-        executor.analyse(&picture.planes, CONFIDENCE, &mut found).expect("a picture of its size");
+        executor.analyse_planes(&picture.planes, CONFIDENCE, &mut found).expect("a picture of its size");
         let mut worker = Self { executor, found };
         (0..WARM_UP).for_each(|_| worker.pass());
         worker

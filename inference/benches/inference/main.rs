@@ -56,7 +56,7 @@ fn main() {
     let peers = Peers::find();
     for (name, scale) in networks {
         let network = Network::new(name, scale, &pictures[0]);
-        let engines = kadr::engines(&network);
+        let engines = kadr::engines(&network, &pictures[0]);
         for picture in &pictures {
             let peers = peers.as_ref().map(|peers| peers.prepare(&network, picture, folder.path()));
             for bench in chosen(&BENCHES) {

@@ -12,7 +12,7 @@ use std::{
 use candle_core::Tensor;
 use kadr_inference::{
     Store,
-    fast::{Cpu, Engine, Precision},
+    fast::{Cpu, Engine, Mode},
     model::{ParameterError, Parameters, Plan, Source},
     testkit, weights,
 };
@@ -48,7 +48,7 @@ impl Network {
     /// Writes the weights under Ultralytics' names, batch norm folded.
     pub(crate) fn write(&self, file: &Path) {
         let asked = Asked { parameters: &self.parameters, tensors: RefCell::default() };
-        Engine::load(&self.plan, &asked, Precision::F32, Cpu::Portable).expect("the weights fit");
+        Engine::load(&self.plan, &asked, Mode::F32, Cpu::Portable).expect("the weights fit");
         candle_core::safetensors::save(&asked.tensors.into_inner(), file).expect("the weights can be written");
     }
 }
@@ -79,9 +79,9 @@ fn random(plan: &Plan, scale: Scale, picture: &Picture) -> Parameters {
 /// What the classes' logits lack for one anchor in [`RARITY`] to pass.
 fn shift(plan: &Plan, tensors: &BTreeMap<String, Tensor>, picture: &Picture) -> f64 {
     let parameters: Parameters = tensors.clone().into_iter().collect();
-    let engine = Engine::load(plan, &parameters, Precision::F32, Cpu::detect()).unwrap();
+    let engine = Engine::load(plan, &parameters, Mode::F32, Cpu::detect()).unwrap();
     let mut found = Vec::new();
-    engine.executor(picture.input, 1).unwrap().analyse(&picture.planes, 0.0, &mut found).unwrap();
+    engine.executor(picture.input, 1).unwrap().analyse_planes(&picture.planes, 0.0, &mut found).unwrap();
     found.sort_by(|a, b| b.score.total_cmp(&a.score));
     let logit = |score: f32| f64::from(score / (1.0 - score)).ln();
     logit(CONFIDENCE) - logit(found[found.len() / RARITY].score)

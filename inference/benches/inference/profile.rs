@@ -7,7 +7,7 @@ use crate::{CONFIDENCE, kadr, network::Network, picture::Picture};
 const PASSES: usize = 20;
 
 pub(crate) fn run(network: &Network, picture: &Picture) {
-    for engine in kadr::engines(network) {
+    for engine in kadr::engines(network, picture) {
         let mut worker = kadr::Worker::new(&engine, picture, 1);
         let mut steps = worker.executor.profile(CONFIDENCE);
         for _ in 1..PASSES {

@@ -34,7 +34,7 @@ pub(super) struct Program<E: Element> {
 
 #[derive(Debug)]
 enum Ran<E: Element> {
-    Conv(Ready<E>),
+    Conv(Box<Ready<E>>),
     Pool {
         from: Blocks,
         to: Blocks,
@@ -60,7 +60,7 @@ impl<E: Computed> Program<E> {
         for work in &plan.works {
             match work {
                 Work::Conv(sum) => {
-                    steps.push(Ran::Conv(Ready::new(sum, &plan, scales, &kernels, cache)?));
+                    steps.push(Ran::Conv(Box::new(Ready::new(sum, &plan, scales, &kernels, cache)?)));
                     let level = graph.levels.iter().position(|level| level.classes == sum.conv.to);
                     steps.extend(level.map(Ran::Mark));
                 }
@@ -104,7 +104,7 @@ impl<E: Computed> Pass<E> {
         let flags = program.heads.iter().map(|head| Flags::new(&head.layout)).collect();
         let team = Team::new(threads)?;
         let convs = program.steps.iter().filter_map(|step| match step {
-            Ran::Conv(conv) if conv.winograd => Some((conv, program.layout(conv.to.map)?)),
+            Ran::Conv(conv) if conv.winograd => Some((&**conv, program.layout(conv.to.map)?)),
             _ => None,
         });
         let room = Room::new(convs, team.members());

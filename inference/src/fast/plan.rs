@@ -59,7 +59,7 @@ pub(super) struct Blocks {
 
 #[derive(Debug)]
 pub(super) enum Work {
-    Conv(Sum),
+    Conv(Box<Sum>),
     Pool { from: Blocks, to: Blocks },
 }
 
@@ -118,7 +118,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn step(&mut self, step: &Step) -> Vec<Work> {
         match step {
-            Step::Conv(conv) => self.conv(conv).into_iter().map(Work::Conv).collect(),
+            Step::Conv(conv) => self.conv(conv).into_iter().map(|sum| Work::Conv(Box::new(sum))).collect(),
             Step::Pool { from, to } => vec![Work::Pool { from: self.blocks(*from), to: self.blocks(*to) }],
             // Nothing is computed. Whoever reads it is a 1×1 convolution (`conv` relies on it), and that of four equal
             // pixels is four times the same: it is done once, where they are one.
