@@ -112,3 +112,31 @@ fn single_precision_is_the_references_at_every_scale() {
         assert!(sides < 0.1 && score < 1e-4, "{scale:?}: {sides} px, {score}");
     }
 }
+
+#[test]
+fn candidates_are_the_same_bit_for_bit_whether_other_boxes_are_computed_or_not() {
+    let networks = Networks::new(TINY, 3);
+    for (width, height) in [(128, 256), (160, 96)] {
+        let picture = picture(width, height);
+        let planes = picture.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let input: InputSize = format!("{width}x{height}").parse().unwrap();
+        for cpu in Cpu::here() {
+            for mode in [Mode::F32, Mode::Bf16] {
+                let engine = Engine::load(&networks.plan, &networks.parameters, mode, cpu).unwrap();
+                let mut executor = engine.executor(input, 1).unwrap();
+                let mut all = Vec::new();
+                executor.analyse_planes(&planes, ALL, &mut all).unwrap();
+                let mut scores: Vec<f32> = all.iter().map(|candidate| candidate.score).collect();
+                scores.sort_by(f32::total_cmp);
+                let confidence = scores[scores.len() * 9 / 10];
+                all.retain(|candidate| candidate.score > confidence);
+                // Other memory, so that nothing is left of the boxes that were computed.
+                let mut executor = engine.executor(input, 1).unwrap();
+                let mut some = Vec::new();
+                executor.analyse_planes(&planes, confidence, &mut some).unwrap();
+                assert!(!some.is_empty());
+                assert_eq!(some, all, "{cpu} {width}×{height}");
+            }
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! `make bench-inference`: how long the network takes beside its peers (ONNX Runtime, OpenVINO), a JSON line a figure.
 //!
+//! - [`agreement`]: how far what is found is from what ONNX Runtime finds;
 //! - [`passes`]: milliseconds a picture, kadr and the peers in turns;
 //! - [`throughput`]: frames a second with a worker a core;
 //! - [`profile`]: a table of layers, with `--profile`, and then nothing else.
@@ -10,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that can't go on must say so")]
 
+mod agreement;
 mod contest;
 mod figures;
 mod kadr;
@@ -24,7 +26,7 @@ use kadr_shared::catalog::NamedScale;
 
 use self::{network::Network, peers::Peers, picture::Picture};
 
-const BENCHES: [&str; 2] = ["passes", "throughput"];
+const BENCHES: [&str; 3] = ["agreement", "passes", "throughput"];
 const NETWORKS: [(&str, NamedScale); 2] = [("yolov8n", NamedScale::N), ("yolov8s", NamedScale::S)];
 /// Width × height; the first one is the profile's.
 const INPUTS: [&str; 2] = ["640x640", "640x384"];
@@ -61,12 +63,10 @@ fn main() {
             let peers = peers.as_ref().map(|peers| peers.prepare(&network, picture, folder.path()));
             for bench in chosen(&BENCHES) {
                 let peers = peers.as_ref();
-                if bench == "throughput" {
-                    throughput::run(&network, picture, &engines, peers);
-                } else {
-                    for threads in THREADS {
-                        passes::run(&network, picture, &engines, peers, threads);
-                    }
+                match bench {
+                    "agreement" => agreement::run(&network, picture, &engines, peers, folder.path()),
+                    "throughput" => throughput::run(&network, picture, &engines, peers),
+                    _ => THREADS.into_iter().for_each(|n| passes::run(&network, picture, &engines, peers, n)),
                 }
             }
         }

@@ -20,7 +20,7 @@ use kadr_shared::catalog::{Catalog, NamedScale, Scale};
 
 use crate::{CONFIDENCE, picture::Picture};
 
-const CLASSES: usize = 80;
+pub(crate) const CLASSES: usize = 80;
 /// One in so many anchors passes, if weights are random.
 const RARITY: usize = 150;
 /// What the classes' last weights are multiplied by, again and again, where scores are too sure.

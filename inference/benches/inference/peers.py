@@ -5,6 +5,7 @@ A request is a line of JSON on standard input, its answer one on standard output
 
   {"peer", "precision", "model", "width", "height", "picture", "threads", "passes"}    -> {"times_ms": [...]}
   the same with "workers" and "seconds" for "threads" and "passes"                     -> {"passes", "seconds"}
+  the same with "output", a file that its numbers are written to, f32                   -> {"numbers"}
 
 `model` is an ONNX file, or an OpenVINO int8 model (.xml); `picture` a file of planes, f32 in 0..=1. Networks stay loaded:
 the first request for one loads it and warms it up. What can't be done is answered with {"error"}.
@@ -121,6 +122,12 @@ def times(call, passes):
     return {"times_ms": found}
 
 
+def output(call, file):
+    numbers = np.asarray(call()[0], np.float32)
+    numbers.tofile(file)
+    return {"numbers": numbers.size}
+
+
 def throughput(workers, seconds):
     """All workers at once, each pass after pass until the time is up."""
     counts = [0] * len(workers)
@@ -145,7 +152,9 @@ def main():
         request = json.loads(line)
         try:
             workers = networks.workers(request)
-            if "seconds" in request:
+            if "output" in request:
+                answer = output(workers[0], request["output"])
+            elif "seconds" in request:
                 answer = throughput(workers, request["seconds"])
             else:
                 answer = times(workers[0], request["passes"])
