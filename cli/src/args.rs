@@ -40,7 +40,7 @@ pub enum Command {
     /// Follow or replay the log of a scenario
     #[command(subcommand)]
     Events(EventsCommand),
-    /// List models and fetch their weights
+    /// List models, fetch their weights, import others
     #[command(subcommand)]
     Models(ModelsCommand),
     /// Look after the API's tables, which follow from the log
@@ -284,6 +284,30 @@ pub enum ModelsCommand {
         #[command(flatten)]
         folders: ModelFolders,
     },
+    /// Make a file of weights a model in the first folder: an Ultralytics checkpoint (.pt), its ONNX export, safetensors
+    ///
+    /// Scale and classes are found out. Before anything is written, the network is computed on an image in two ways, which
+    /// must agree. Nothing in the file is executed.
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    pub file: PathBuf,
+    /// The new model's name
+    #[arg(long)]
+    pub name: ModelName,
+    /// A label a class, separated by commas; by default those in the file
+    #[arg(long, value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// The weights' licence, as an SPDX expression
+    #[arg(long, default_value = "unknown")]
+    pub licence: String,
+    /// A JPEG or PNG to verify the network on; by default a made-up picture
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    #[command(flatten)]
+    pub folders: ModelFolders,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! `kadr models`: which models there are, and getting their weights.
 
+mod import;
+
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -19,6 +21,7 @@ pub async fn run(command: ModelsCommand) -> Result<(), Failure> {
     match command {
         ModelsCommand::List { folders, json } => list(&folders.models, json),
         ModelsCommand::Fetch { name, if_missing, folders } => fetch(&folders.models, &name, if_missing).await,
+        ModelsCommand::Import(args) => import::run(args).await,
     }
 }
 
