@@ -181,7 +181,7 @@ async fn a_repeat_is_answered_by_an_api_that_does_not_know_the_model() {
     let manifest = folder.path().join("manifest.toml");
     let known = include_str!("../../models/manifest.toml").replace("\"yolov8s\"", "\"another\"");
     std::fs::write(&manifest, known).unwrap();
-    let catalog = Catalog::find(&[folder.path().to_owned()]).unwrap();
+    let catalog = Catalog::read(&manifest).unwrap();
     let config = kadr_api::Config { catalog, ..config(folder.path()) };
     let api = RunningApi::of(Api::bind(config, world.nats.clone()).await.unwrap());
     let repeat = create(&api, "yolov8s").await;

@@ -41,7 +41,7 @@ pub enum Command {
     /// Follow or replay the log of a scenario
     #[command(subcommand)]
     Events(EventsCommand),
-    /// List models and fetch their weights
+    /// List models, fetch their weights, import others
     #[command(subcommand)]
     Models(ModelsCommand),
     /// Look after the API's tables, which follow from the log
@@ -299,6 +299,11 @@ pub enum ModelsCommand {
     },
     /// Look at frames, so that int8 can be used: what is found is kept beside the weights
     Calibrate(CalibrateArgs),
+    /// Make a file of weights a model in the first folder: an Ultralytics checkpoint (.pt), its ONNX export, safetensors
+    ///
+    /// Scale and classes are found out. Before anything is written, the network is computed on an image in two ways, which
+    /// must agree. Nothing in the file is executed.
+    Import(ImportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -313,6 +318,25 @@ pub struct CalibrateArgs {
     /// The model's input, width x height, multiples of 32
     #[arg(long, value_name = "WxH", default_value = "640x640")]
     pub input_size: InputSize,
+    #[command(flatten)]
+    pub folders: ModelFolders,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    pub file: PathBuf,
+    /// The new model's name
+    #[arg(long)]
+    pub name: ModelName,
+    /// A label a class, separated by commas; by default those in the file
+    #[arg(long, value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// The weights' licence, as an SPDX expression
+    #[arg(long, default_value = "unknown")]
+    pub licence: String,
+    /// A JPEG or PNG to verify the network on; by default a made-up picture
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
     #[command(flatten)]
     pub folders: ModelFolders,
 }

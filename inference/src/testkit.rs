@@ -21,7 +21,7 @@ const NAME: &str = "tiny";
 const DEPTH: f64 = 0.1;
 const WIDTH: f64 = 0.01;
 /// The narrowest network that the description allows.
-const SCALE: Scale = Scale::Custom { depth: DEPTH, width: WIDTH, ratio: 1.0 };
+pub const SCALE: Scale = Scale::Custom { depth: DEPTH, width: WIDTH, ratio: 1.0 };
 
 /// Writes the model `tiny` and a manifest that names it alone into `folder`, and returns the model's name. On ordinary
 /// pictures some anchors pass a confidence of 0.25, but not all; nothing that it finds means anything.

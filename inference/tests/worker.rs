@@ -227,7 +227,7 @@ async fn a_shutdown_ends_an_idle_worker_and_one_that_never_reached_its_stream() 
 async fn a_model_that_is_not_in_the_catalogue_is_an_error_at_the_start() {
     let bench = Bench::start().await;
     let mut config = config(bench.folder.path());
-    config.models = vec!["yolov8n".parse().unwrap()];
+    config.models = vec!["unheard-of".parse().unwrap()];
     let error = kadr_inference::run(config, bench.nats.clone(), CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, WorkerError::Model(_)));
     bench.stop().await;

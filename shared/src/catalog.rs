@@ -2,13 +2,16 @@
 //!
 //! Opening weights is inference's business; here is only what may be opened and where it is published.
 
+mod entry;
+
 use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
+pub use self::entry::{EntryError, with_entry};
 use crate::id::ModelName;
 
-/// The models that kadr knows. Built from the manifest that the binary carries, or from a folder's own.
+/// The models that kadr knows: those of folders' manifests, and those of the manifest that the binary carries.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     models: Vec<Model>,
@@ -71,7 +74,7 @@ pub struct WeightsFile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Naming {
-    /// `model.0.conv.weight`, …: batch norm folded into weight and bias.
+    /// `model.0.conv.weight`, …: batch norm folded into weight and bias, or apart (`model.0.bn.running_mean`, …).
     Ultralytics,
     /// `net.b1.0.conv.weight`, `net.b1.0.bn.running_mean`, …: batch norm apart (eps 1e-3).
     Candle,
@@ -104,7 +107,9 @@ pub enum UnknownName {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
+    #[serde(default)]
     labels: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
     model: Vec<ManifestModel>,
 }
 
@@ -114,10 +119,21 @@ struct ManifestModel {
     name: ModelName,
     architecture: Architecture,
     scale: Scale,
-    labels: String,
+    labels: Labels,
     licence: String,
     files: Vec<WeightsFile>,
 }
+
+/// A list that models share, by its name, or a model's own.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Labels {
+    Shared(String),
+    Own(Vec<String>),
+}
+
+/// What a folder's manifest is named.
+pub const MANIFEST: &str = "manifest.toml";
 
 const BUILT_IN: &str = include_str!("../../models/manifest.toml");
 
@@ -127,18 +143,35 @@ impl Catalog {
         Self::parse(BUILT_IN, "models/manifest.toml")
     }
 
-    /// The first `manifest.toml` found in `folders`; the built-in one if there is none.
+    /// The models of all manifests in `folders`, and the built-in ones. Of a name that is there twice, the first one
+    /// counts: a folder's own may stand for a built-in one.
     pub fn find<P: AsRef<Path>>(folders: &[P]) -> Result<Self, CatalogError> {
+        let mut models: Vec<Model> = Vec::new();
+        let mut add = |more: Self| {
+            for model in more.models {
+                if !models.iter().any(|known| known.name == model.name) {
+                    models.push(model);
+                }
+            }
+        };
         for folder in folders {
-            let path = folder.as_ref().join("manifest.toml");
-            let shown = path.display().to_string();
-            match std::fs::read_to_string(&path) {
-                Ok(text) => return Self::parse(&text, &shown),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(CatalogError::Read { path: shown, source }),
+            match Self::read(&folder.as_ref().join(MANIFEST)) {
+                Ok(catalog) => add(catalog),
+                Err(CatalogError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
-        Self::built_in()
+        add(Self::built_in()?);
+        Ok(Self { models })
+    }
+
+    /// The models of one manifest alone.
+    pub fn read(path: &Path) -> Result<Self, CatalogError> {
+        let shown = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &shown),
+            Err(source) => Err(CatalogError::Read { path: shown, source }),
+        }
     }
 
     fn parse(text: &str, path: &str) -> Result<Self, CatalogError> {
@@ -154,8 +187,12 @@ impl Catalog {
             if let Some(bad) = m.files.iter().find(|f| Path::new(&f.file).file_name() != Some(f.file.as_ref())) {
                 return Err(CatalogError::FileName { path: path(), model: m.name, file: bad.file.clone() });
             }
-            let Some(labels) = manifest.labels.get(&m.labels).cloned() else {
-                return Err(CatalogError::Labels { path: path(), model: m.name, labels: m.labels });
+            let labels = match m.labels {
+                Labels::Own(labels) => labels,
+                Labels::Shared(list) => match manifest.labels.get(&list) {
+                    Some(labels) => labels.clone(),
+                    None => return Err(CatalogError::Labels { path: path(), model: m.name, labels: list }),
+                },
             };
             let ManifestModel { name, architecture, scale, licence, files, .. } = m;
             models.push(Model { name, architecture, scale, labels, licence, files });
@@ -219,6 +256,23 @@ mod tests {
         assert_eq!(model.classes(&[]).unwrap().len(), 80);
         let error = model.classes(&["kar".into()]).unwrap_err().to_string();
         assert!(error.contains("\"kar\"") && error.contains("car"), "{error}");
+    }
+
+    #[test]
+    fn folders_models_stand_before_the_built_in_ones_and_the_first_of_a_name_counts() {
+        let entry = |name: &str, label: &str| {
+            format!(
+                "[[model]]\nname = \"{name}\"\narchitecture = \"yolov8\"\nscale = \"s\"\nlabels = [\"{label}\"]\n\
+                 licence = \"MIT\"\nfiles = []\n"
+            )
+        };
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        std::fs::write(folders[1].path().join(MANIFEST), entry("mine", "first") + &entry("yolov8m", "own")).unwrap();
+        std::fs::write(folders[2].path().join(MANIFEST), entry("mine", "second")).unwrap();
+        let catalog = Catalog::find(&folders).unwrap();
+        let names: Vec<_> = catalog.models().iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["mine", "yolov8m", "yolov8n", "yolov8s", "yolov8l", "yolov8x"]);
+        assert_eq!((&*catalog.models()[0].labels[0], &*catalog.models()[1].labels[0]), ("first", "own"));
     }
 
     #[test]

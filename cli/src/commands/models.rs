@@ -1,6 +1,7 @@
 //! `kadr models`: which models there are, and getting their weights.
 
 mod calibrate;
+mod import;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub async fn run(command: ModelsCommand) -> Result<(), Failure> {
         ModelsCommand::List { folders, json } => list(&folders.models, json),
         ModelsCommand::Fetch { name, if_missing, folders } => fetch(&folders.models, &name, if_missing).await,
         ModelsCommand::Calibrate(args) => tokio::task::block_in_place(|| calibrate::run(&args)),
+        ModelsCommand::Import(args) => import::run(args).await,
     }
 }
 

@@ -106,3 +106,28 @@ async fn what_comes_damaged_is_not_kept() {
     home.kadr("models fetch tiny").await.failed(2, &["sha256", "deleted", &address, &folder]);
     assert_eq!(home.names_in("models"), ["manifest.toml"]);
 }
+
+#[tokio::test]
+async fn an_imported_file_is_a_model_with_labels_and_a_wrong_one_changes_nothing() {
+    let home = Home::new();
+    kadr_inference::testkit::write_tiny_model(&home.path("theirs"), 7);
+    let file = home.path("theirs").join("tiny.safetensors").display().to_string();
+    let import = |rest: &str| format!("models import {file} {rest}");
+    home.kadr(&import("--name mine --labels a,b")).await.failed(2, &["3 classes", "--labels"]);
+    home.kadr(&import("--name tiny")).await.failed(2, &["choose another --name"]);
+    let manifest = home.models().join("manifest.toml").display().to_string();
+    let no_weights = home.kadr(&format!("models import {manifest} --name mine")).await;
+    no_weights.failed(2, &["none of the files that can be imported"]);
+    home.kadr(&import(&format!("--name mine --image {manifest}"))).await.failed(2, &["no image"]);
+    assert_eq!(home.names_in("models"), ["manifest.toml", "tiny.safetensors"]);
+
+    let told = home.kadr(&import("--name mine --labels a,b,c --licence MIT")).await.success();
+    for part in ["safetensors", "3 classes", "agree", "mine.safetensors", "MIT"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    let listed = home.kadr("models list --json").await.json();
+    let model = |name: &str| listed.as_array().unwrap().iter().find(|model| model["name"] == name).unwrap().clone();
+    assert_eq!(model("mine")["labels"], serde_json::json!(["a", "b", "c"]));
+    assert_eq!(model("mine")["error"], serde_json::Value::Null);
+    assert_eq!(model("tiny")["error"], serde_json::Value::Null);
+}

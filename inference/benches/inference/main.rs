@@ -38,7 +38,7 @@ fn main() {
     // cargo adds `--bench`.
     let (options, words): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|word| word.starts_with('-'));
     let names = NETWORKS.map(|(name, _)| name);
-    let known = [BENCHES, names, INPUTS].concat();
+    let known = [&BENCHES[..], &names[..], &INPUTS[..]].concat();
     let unknown = words.iter().find(|word| !known.contains(&word.as_str()));
     assert!(unknown.is_none(), "there is no {}: {known:?}", unknown.unwrap());
     let chosen = |all: &[&'static str]| {

@@ -129,6 +129,18 @@ impl Graph {
         self.parts(view).iter().sum()
     }
 
+    /// The parameters of all steps: names and shapes.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let convolutions = self.steps.iter().filter_map(|step| match step {
+            Step::Conv(conv) => Some(conv),
+            Step::Pool { .. } | Step::Double { .. } => None,
+        });
+        convolutions.flat_map(|Conv { path, kind, from, to, .. }| {
+            let (input, output, side) = (self.channels(*from), self.channels(*to), kind.side());
+            [(format!("{path}.weight"), vec![output, input, side, side]), (format!("{path}.bias"), vec![output])]
+        })
+    }
+
     /// The channels of each part of a view.
     pub(crate) fn parts(&self, View { map, from, to }: View) -> &[usize] {
         self.maps.get(map).and_then(|map| map.parts.get(from..to)).unwrap_or_default()

@@ -8,8 +8,8 @@ pub struct Plan {
     /// Channels of the five stages, at strides 2, 4, 8, 16 and 32.
     pub(crate) channels: [usize; 5],
     /// Bottlenecks of a short and of a long C2f block.
-    pub(super) short: usize,
-    pub(super) long: usize,
+    pub(crate) short: usize,
+    pub(crate) long: usize,
     pub(crate) classes: usize,
 }
 

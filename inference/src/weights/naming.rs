@@ -1,10 +1,10 @@
-//! Candle's names and its separate batch norm, brought to the internal form: Ultralytics' names, batch norm folded.
+//! Candle's names, and batch norm that stands apart, brought to the internal form: Ultralytics' names, batch norm folded.
 
 use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
 
-/// What candle's YOLOv8 was built with.
+/// What Ultralytics trains with, and candle's YOLOv8 was built with.
 const BATCH_NORM_EPS: f64 = 1e-3;
 
 /// Candle's name of a block and Ultralytics' number of it.
@@ -38,7 +38,8 @@ pub(super) fn internal(name: &str) -> Option<String> {
 }
 
 /// Moves each batch norm (`{path}.bn.*`) into the convolution before it (`{path}.conv.*`): what a convolution's output
-/// was multiplied by, its weights are; what was added becomes its bias. Tensors are f32 and have internal names.
+/// was multiplied by, its weights are; what was added becomes its bias. Tensors are f32 and have internal names. Where
+/// there are no norms, nothing changes.
 ///
 /// A norm of which a part is missing is left alone: the network will then miss the convolution's bias, by name.
 pub(super) fn folded(mut tensors: HashMap<String, Tensor>) -> Result<HashMap<String, Tensor>> {
@@ -54,6 +55,11 @@ pub(super) fn folded(mut tensors: HashMap<String, Tensor>) -> Result<HashMap<Str
         };
         let factor = (gamma / (variance + BATCH_NORM_EPS)?.sqrt()?)?;
         let weight = weight.broadcast_mul(&factor.reshape(((), 1, 1, 1))?)?;
+        // Published convolutions have no bias of their own before a norm; one that has loses nothing.
+        let mean = match tensors.get(&format!("{path}.conv.bias")) {
+            Some(bias) => (mean - bias)?,
+            None => mean.clone(),
+        };
         let bias = (beta - (mean * factor)?)?;
         tensors.insert(weight_name, weight);
         tensors.insert(format!("{path}.conv.bias"), bias);
@@ -90,6 +96,7 @@ mod tests {
         let random = |shape: &[usize]| Tensor::rand(0.5f32, 1.5, shape, &Device::Cpu).unwrap();
         let (weight, x) = (random(&[3, 2, 1, 1]), random(&[1, 2, 4, 4]));
         let (gamma, beta, mean, variance) = (random(&[3]), random(&[3]), random(&[3]), random(&[3]));
+        let own = random(&[3]);
         let named = [
             ("a.conv.weight", &weight),
             ("a.bn.weight", &gamma),
@@ -97,14 +104,24 @@ mod tests {
             ("a.bn.running_mean", &mean),
             ("a.bn.running_var", &variance),
         ];
-        let folded = folded(named.map(|(n, t)| (n.to_owned(), t.clone())).into()).unwrap();
-        assert_eq!(folded.len(), 2);
         let along = |t: &Tensor| t.reshape((1, 3, 1, 1)).unwrap();
-        let found = x.conv2d(&folded["a.conv.weight"], 0, 1, 1, 1).unwrap();
-        let found = found.broadcast_add(&along(&folded["a.conv.bias"])).unwrap();
-        let norm = candle_nn::BatchNorm::new(3, mean, variance, gamma, beta, BATCH_NORM_EPS).unwrap();
-        let wanted = norm.forward_t(&x.conv2d(&weight, 0, 1, 1, 1).unwrap(), false).unwrap();
-        let worst = (found - wanted).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(worst < 1e-5, "{worst} off");
+        let norm =
+            candle_nn::BatchNorm::new(3, mean.clone(), variance.clone(), gamma.clone(), beta.clone(), BATCH_NORM_EPS);
+        let norm = norm.unwrap();
+        for bias in [None, Some(own)] {
+            let mut tensors: HashMap<String, Tensor> = named.map(|(n, t)| (n.to_owned(), t.clone())).into();
+            let mut wanted = x.conv2d(&weight, 0, 1, 1, 1).unwrap();
+            if let Some(bias) = bias {
+                wanted = wanted.broadcast_add(&along(&bias)).unwrap();
+                tensors.insert("a.conv.bias".into(), bias);
+            }
+            let folded = folded(tensors).unwrap();
+            assert_eq!(folded.len(), 2);
+            let found = x.conv2d(&folded["a.conv.weight"], 0, 1, 1, 1).unwrap();
+            let found = found.broadcast_add(&along(&folded["a.conv.bias"])).unwrap();
+            let wanted = norm.forward_t(&wanted, false).unwrap();
+            let worst = (found - wanted).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(worst < 1e-5, "{worst} off");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Verified bytes into a network's parameters: safetensors, f16 or f32, either naming.
+//! Verified bytes into a network's parameters: safetensors, f16 or f32, either naming, batch norm folded or apart.
 
 use std::{collections::HashMap, fmt::Write as _, path::PathBuf};
 
@@ -47,10 +47,7 @@ pub fn parameters(weights: &VerifiedWeights) -> Result<Parameters, ReadError> {
         };
         tensors.insert(name, tensor);
     }
-    let tensors = match weights.file.naming {
-        Naming::Ultralytics => tensors,
-        Naming::Candle => naming::folded(tensors).map_err(|e| ReadError::Fold { path: path(), source: e.into() })?,
-    };
+    let tensors = naming::folded(tensors).map_err(|e| ReadError::Fold { path: path(), source: e.into() })?;
     Ok(tensors.into_iter().collect())
 }
 
