@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 BENCH ?=
 PROFILE ?=
-.PHONY: help demo up test golden chaos chaos-short bench-core bench-inference setup deps nats clip fmt lint
+.PHONY: help demo up test golden chaos chaos-short sanitize bench-core bench-inference setup deps nats clip fmt lint
 
 # Where reference data lies beside the checkout, the tests and the demo find it. What the environment says wins.
 ifneq ($(wildcard ../shared/golden),)
@@ -69,6 +69,9 @@ chaos-short: deps nats ## the same for about five minutes, with seeds that stay 
 	cargo build --locked -p kadr --bins --example chaos
 	@$(CHAOS) --seed 1 --kills 18 --nodes 3 --tell-times
 	@$(CHAOS) --seed 2 --kills 5 --nodes 1 --states 60 --tell-times
+
+sanitize: ## test the code that the compiler can't check with AddressSanitizer and valgrind (a build of its own)
+	@scripts/sanitize.sh
 
 bench-core: deps nats ## measure the event core, as lines of JSON (a release build: it takes long): [BENCH=name]
 	cargo bench --locked -p kadr --bench core -- $(BENCH)

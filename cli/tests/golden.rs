@@ -72,14 +72,14 @@ fn golden(name: &str) -> HashMap<u64, Vec<Object>> {
         .collect()
 }
 
-/// Compares `clip` with its reference, both at an input of 640×640.
-fn compare(clip: &str, reference: &str) {
+/// Compares `clip` with its reference, both at this input.
+fn compare(clip: &str, reference: &str, input: &str) {
     let stride = std::env::var("KADR_GOLDEN_STRIDE").map_or(STRIDE, |text| text.parse().unwrap()).max(1);
     let catalog = Catalog::built_in().unwrap();
     let model = catalog.model(&DEFAULT_MODEL.parse().unwrap()).unwrap();
     let detector = Detector::load(model, &Store::new([fixtures().join("models")]), Options::default()).unwrap();
     let criteria = Criteria::new(model, Ratio::new(0.25).unwrap(), Ratio::new(0.7).unwrap(), &[]).unwrap();
-    let input: InputSize = "640x640".parse().unwrap();
+    let input: InputSize = input.parse().unwrap();
     let reference = golden(reference);
 
     let mut source = source::open(&SourceUrl::File(absolute(clip))).unwrap();
@@ -122,25 +122,32 @@ fn absolute(file: &str) -> PathBuf {
 #[test]
 #[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
 fn highway_agrees_with_the_golden_detections() {
-    compare("clips/highway.mp4", "highway.640x640.jsonl");
+    compare("clips/highway.mp4", "highway.640x640.jsonl", "640x640");
+}
+
+#[test]
+#[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
+fn highway_agrees_at_the_input_that_fits_it_too() {
+    // The file's name has the height first.
+    compare("clips/highway.mp4", "highway.384x640.jsonl", "640x384");
 }
 
 #[test]
 #[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
 fn car_park_agrees_with_the_golden_detections() {
-    compare("clips/car-park.mp4", "car-park.640x640.jsonl");
+    compare("clips/car-park.mp4", "car-park.640x640.jsonl", "640x640");
 }
 
 #[test]
 #[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
 fn bus_agrees_with_the_golden_detections() {
-    compare("images/bus.jpg", "bus.640x640.jsonl");
+    compare("images/bus.jpg", "bus.640x640.jsonl", "640x640");
 }
 
 #[test]
 #[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
 fn zidane_agrees_with_the_golden_detections() {
-    compare("images/zidane.jpg", "zidane.640x640.jsonl");
+    compare("images/zidane.jpg", "zidane.640x640.jsonl", "640x640");
 }
 
 /// bf16 and int8 against our own f32: of the sure detections, nearly all are kept, and few are added. The calibration is
