@@ -151,3 +151,25 @@ fn candidates_are_the_same_bit_for_bit_whether_other_boxes_are_computed_or_not()
         }
     }
 }
+
+#[test]
+fn however_few_boxes_are_wanted_they_are_the_same() {
+    // 36 squares of 4×4 at the finest level, of which each threshold leaves some more.
+    let networks = Networks::new(TINY, 3);
+    let picture = picture(192, 192);
+    let planes = picture.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for cpu in Cpu::here() {
+        let engine = Engine::load(&networks.plan, &networks.parameters, Mode::F32, cpu).unwrap();
+        let mut executor = engine.executor("192x192".parse().unwrap(), 2).unwrap();
+        let mut all = Vec::new();
+        executor.analyse_planes(&planes, ALL, &mut all).unwrap();
+        let mut scores: Vec<f32> = all.iter().map(|candidate| candidate.score).collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        for confidence in scores.into_iter().take(120) {
+            let wanted: Vec<Candidate> = all.iter().filter(|candidate| candidate.score > confidence).copied().collect();
+            let mut found = Vec::new();
+            executor.again(confidence, &mut found);
+            assert_eq!(found, wanted, "{cpu}, above {confidence}");
+        }
+    }
+}

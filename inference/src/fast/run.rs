@@ -69,6 +69,15 @@ pub(super) struct Room<E: Element> {
     squares: Vec<(usize, usize)>,
 }
 
+impl<E: Element> Points<E> {
+    /// That there is room for so many squares: what is written here is not checked again.
+    fn check(&self, squares: usize, inputs: usize, outputs: usize) {
+        let (has_inputs, has_products) = (self.inputs.as_ref().len(), self.products.as_ref().len());
+        assert!(POINTS * squares * inputs * BLOCK <= has_inputs, "room for the inputs of {squares} squares");
+        assert!(POINTS * squares * outputs * BLOCK <= has_products, "room for the products of {squares} squares");
+    }
+}
+
 #[derive(Debug)]
 struct Points<E: Element> {
     inputs: Aligned<E>,
@@ -86,7 +95,8 @@ impl<E: Element> Room<E> {
         let (mut inputs, mut products, mut squares, mut blocks) = (0, 0, 0, 0);
         for (conv, to) in convs {
             let all = to.width / 4 * (to.height / 4);
-            let at_once = if all <= FEW { all } else { SQUARES };
+            // Of many only a few may be wanted, and are then shared.
+            let at_once = all.min(FEW.max(SQUARES));
             inputs = inputs.max(POINTS * at_once * conv.from.count * BLOCK);
             let widest = conv.groups.iter().map(|tiles| tiles.group.blocks).max().unwrap_or(0);
             products = products.max(POINTS * at_once * widest * BLOCK);
@@ -231,6 +241,9 @@ impl<'a, E: Computed> Memory<'a, E> {
             wanted.is_none_or(|wanted| (0..4).any(|l| line(wanted, l)))
         }));
         let squares = room.squares.as_slice();
+        let widest = conv.groups.iter().map(|tiles| tiles.group.blocks).max().unwrap_or(0);
+        let at_once = if squares.len() > FEW { SQUARES } else { squares.len() };
+        room.members.iter().for_each(|points| points.check(at_once, conv.from.count, widest));
         let members = Everyones(room.members.as_mut_ptr());
         // SAFETY: a member has its own; what all share is only read while they do.
         let of = |member: usize| unsafe { &mut *members.get().add(member) };

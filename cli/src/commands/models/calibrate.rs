@@ -54,13 +54,9 @@ fn calibrated(args: &CalibrateArgs, mut calibrator: Calibrator, weights: &Verifi
     let frames = calibrator.frames();
     let bytes = calibrator.finish().to_bytes().context("the calibration can't be written as JSON")?;
     let path = calibration_path(weights);
-    let written = || -> std::io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        std::io::Write::write_all(&mut file, &bytes)?;
-        file.persist(&path)?;
-        Ok(())
-    };
+    // Whoever reads it sees all of it or nothing.
+    let part = path.with_extension("part");
+    let written = || std::fs::write(&part, &bytes).and_then(|()| std::fs::rename(&part, &path));
     written().with_context(|| {
         format!("can't write {}: copy the weights into a folder of your own and name that by --models", path.display())
     })?;
