@@ -28,7 +28,7 @@ pub(crate) fn engines(network: &Network, picture: &Picture) -> Vec<Engine> {
 /// One worker, with a picture.
 pub(crate) struct Worker {
     pub(crate) executor: Executor,
-    found: Vec<Candidate>,
+    pub(crate) found: Vec<Candidate>,
 }
 
 impl Worker {

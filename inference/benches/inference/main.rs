@@ -2,6 +2,7 @@
 //!
 //! - [`agreement`]: how far what is found is from what ONNX Runtime finds;
 //! - [`passes`]: milliseconds a picture, kadr and the peers in turns;
+//! - [`step`]: a worker's whole step beside the network alone;
 //! - [`throughput`]: frames a second with a worker a core;
 //! - [`profile`]: a table of layers, with `--profile`, and then nothing else.
 //!
@@ -20,13 +21,14 @@ mod passes;
 mod peers;
 mod picture;
 mod profile;
+mod step;
 mod throughput;
 
 use kadr_shared::catalog::NamedScale;
 
 use self::{network::Network, peers::Peers, picture::Picture};
 
-const BENCHES: [&str; 3] = ["agreement", "passes", "throughput"];
+const BENCHES: [&str; 4] = ["agreement", "passes", "step", "throughput"];
 const NETWORKS: [(&str, NamedScale); 2] = [("yolov8n", NamedScale::N), ("yolov8s", NamedScale::S)];
 /// Width × height; the first one is the profile's.
 const INPUTS: [&str; 2] = ["640x640", "640x384"];
@@ -66,6 +68,7 @@ fn main() {
                 match bench {
                     "agreement" => agreement::run(&network, picture, &engines, peers, folder.path()),
                     "throughput" => throughput::run(&network, picture, &engines, peers),
+                    "step" => THREADS.into_iter().for_each(|n| step::run(&network, picture, &engines, n)),
                     _ => THREADS.into_iter().for_each(|n| passes::run(&network, picture, &engines, peers, n)),
                 }
             }
