@@ -28,7 +28,7 @@ async fn a_created_scenario_is_shown_with_its_defaults() {
         "health": {"status": "idle", "since": created["health"]["since"], "last_frame_at": null, "source_fps": null,
                    "analysed_fps": null, "frames": 0, "dropped": 0, "error": null},
         "settings": {"source": {"url": "file:///data/a.mp4"}, "model": "yolov8n",
-                     "analysis": {"input_size": null, "confidence": 0.25, "iou": 0.7, "classes": []},
+                     "analysis": {"input_size": null, "confidence": 0.25, "iou": 0.7, "class_agnostic": false, "classes": []},
                      "outputs": {"video": true}, "restart": {"policy": "on_failure", "limit": 5}},
         "progress": {"frame": 0, "of": null}, "ended": null, "seq": 1, "updated_at": time
     });
@@ -41,7 +41,8 @@ async fn given_settings_come_back_as_given() {
     let (world, _orchestrator) = World::start().await;
     let settings = json!({
         "source": {"url": "file:///data/a.mp4"}, "model": "yolov8s",
-        "analysis": {"input_size": "640x384", "confidence": 0.4, "iou": 0.7, "classes": ["car", "bus"]},
+        "analysis": {"input_size": "640x384", "confidence": 0.4, "iou": 0.7, "class_agnostic": true,
+                     "classes": ["car", "bus"]},
         "outputs": {"video": false}, "restart": {"policy": "never", "limit": 0}
     });
     let answer = world.api.post("/v1/scenarios?id=gate", settings.clone()).await;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use kadr_inference::fast::Precision;
+use kadr_inference::{device::Device, fast::Precision};
 use kadr_shared::{
     geometry::InputSize,
     id::{CommandId, ModelName, ScenarioId},
@@ -98,6 +98,15 @@ pub struct ServiceArgs {
     /// How models are computed: f32, bf16 or int8 [default: f32]
     #[arg(long, value_name = "PRECISION")]
     pub precision: Option<Precision>,
+    /// What inference computes on: cpu, cuda or cuda:N [default: cpu]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Device>,
+    /// Frames that a GPU computes together [default: 8 on a GPU]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Models that inference serves, separated by commas, loaded and warm before it does [default: all, when they are asked for]
+    #[arg(long, value_name = "MODELS")]
+    pub serve: Option<String>,
     /// A file with these settings (TOML) [default: kadr.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -115,6 +124,9 @@ pub struct AnalysisArgs {
     /// Boxes of a class that overlap more are one object
     #[arg(long, default_value = "0.7")]
     pub iou: Ratio,
+    /// Boxes of different classes that overlap so are one object, too
+    #[arg(long)]
+    pub class_agnostic: bool,
     /// Classes to look for, separated by commas (car,bus); all if not given
     #[arg(long, value_delimiter = ',')]
     pub classes: Vec<String>,
@@ -147,6 +159,9 @@ pub struct AnalyzeArgs {
     /// How the model is computed: f32, bf16 or int8
     #[arg(long, value_name = "PRECISION", default_value_t)]
     pub precision: Precision,
+    /// What it is computed on: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: Device,
 }
 
 /// Where the API is, and how its answers are shown.

@@ -12,8 +12,8 @@ use figment::{
     providers::{Env, Format, Serialized, Toml},
 };
 use kadr_api::Place;
-use kadr_inference::{Store, detector::Options, fast::Precision};
-use kadr_shared::catalog::Catalog;
+use kadr_inference::{Store, detector::Options, device::Device, fast::Precision};
+use kadr_shared::{catalog::Catalog, id::ModelName};
 use serde::{Deserialize, Serialize};
 
 use crate::args::ServiceArgs;
@@ -38,6 +38,12 @@ pub struct Config {
     pub workers: Option<usize>,
     pub threads: usize,
     pub precision: Precision,
+    /// What inference computes on.
+    pub device: String,
+    /// Frames that a GPU computes together.
+    pub batch: Option<usize>,
+    /// The models that inference serves, separated by commas; none: all.
+    pub serve: String,
 }
 
 impl Default for Config {
@@ -53,13 +59,29 @@ impl Default for Config {
             workers: None,
             threads: 1,
             precision: Precision::default(),
+            device: Device::default().to_string(),
+            batch: None,
+            serve: String::new(),
         }
     }
 }
 
 /// The environment's variables are these names in capitals behind `KADR_`; others with that prefix are not settings.
-const KEYS: [&str; 10] =
-    ["listen", "data", "database", "nats", "nats_port", "models", "capacity", "workers", "threads", "precision"];
+const KEYS: [&str; 13] = [
+    "listen",
+    "data",
+    "database",
+    "nats",
+    "nats_port",
+    "models",
+    "capacity",
+    "workers",
+    "threads",
+    "precision",
+    "device",
+    "batch",
+    "serve",
+];
 
 impl Config {
     pub fn load(args: &ServiceArgs) -> Result<Self> {
@@ -78,6 +100,8 @@ impl Config {
             ("nats", args.nats.clone()),
             ("models", args.models.clone()),
             ("precision", args.precision.map(|precision| precision.to_string())),
+            ("device", args.device.map(|device| device.to_string())),
+            ("serve", args.serve.clone()),
         ] {
             if let Some(value) = value {
                 figment = figment.merge(Serialized::default(key, value));
@@ -88,6 +112,7 @@ impl Config {
             ("capacity", args.capacity.map(to_u32)),
             ("workers", args.workers.map(to_u32)),
             ("threads", args.threads.map(to_u32)),
+            ("batch", args.batch.map(to_u32)),
         ] {
             if let Some(value) = value {
                 figment = figment.merge(Serialized::default(key, value));
@@ -95,8 +120,8 @@ impl Config {
         }
         let config: Self = figment.extract().context("the settings can't be used")?;
         config.database()?;
-        if config.capacity == 0 || config.threads == 0 || config.workers == Some(0) {
-            bail!("capacity, workers and threads are at least 1");
+        if config.capacity == 0 || config.threads == 0 || config.workers == Some(0) || config.batch == Some(0) {
+            bail!("capacity, workers, threads and batch are at least 1");
         }
         Ok(config)
     }
@@ -107,11 +132,20 @@ impl Config {
 
     pub fn inference(&self) -> Result<kadr_inference::Config> {
         let threads = NonZeroUsize::new(self.threads).unwrap_or(NonZeroUsize::MIN);
-        let options = Options { precision: self.precision, threads, ..Options::default() };
+        let device = self.device.parse().context("--device (KADR_DEVICE, or `device` in the file) can't be used")?;
+        let options = Options { device, precision: self.precision, threads, ..Options::default() };
         let store = Store::new(folders(&self.models));
         let config = kadr_inference::Config::new(self.catalog()?, store, options);
         let lanes = self.workers.and_then(NonZeroUsize::new).unwrap_or(config.lanes);
-        Ok(kadr_inference::Config { lanes, ..config })
+        let batch = self.batch.and_then(NonZeroUsize::new).unwrap_or(config.batch);
+        Ok(kadr_inference::Config { lanes, batch, models: self.served()?, ..config })
+    }
+
+    /// The models that inference serves; none: all.
+    fn served(&self) -> Result<Vec<ModelName>> {
+        let names = self.serve.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let names: Result<_, _> = names.map(str::parse).collect();
+        names.context("--serve (KADR_SERVE, or `serve` in the file) names no models")
     }
 
     pub fn runner(&self) -> kadr_runner::Config {

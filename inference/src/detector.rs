@@ -1,69 +1,67 @@
 //! A model as its users see it: a frame's planes in, objects in the source's pixels out. Candle stays behind it.
 //!
 //! Knows no file formats and no messages. For throughput let as many callers as there are cores share one detector of one
-//! thread; for latency give it more threads a frame.
+//! thread; for latency give it more threads a frame; on a GPU give it several frames at a time.
+
+mod pool;
 
 use std::{
-    fs,
     num::NonZeroUsize,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use kadr_shared::{
     catalog::{Architecture, Model, UnknownName},
-    geometry::{InputSize, Letterbox},
+    geometry::{InputSize, Letterbox, Size},
     message::{
         detection::{Detection, ModelStamp},
-        frame::{Colour, FrameHeader},
+        frame::{Colour, FrameHeader, i420_len},
     },
     settings::Ratio,
 };
 
+use self::pool::Pool;
+pub use self::pool::Workspace;
 use crate::{
-    fast::{Calibration, CalibrationError, Cpu, Engine, EngineError, Executor, Mode, Precision},
+    device::Device,
+    fast::{CalibrationError, Cpu, EngineError, Precision},
+    gpu::{Gpu, GpuError, Item},
     model::Plan,
-    nms::{self, Candidate, Rivals},
+    nms::{Candidate, Rivals},
     weights::{ReadError, Store, VerifiedWeights, WeightsError, parameters},
 };
 
 /// A loaded model: shared by all workers of a process.
 #[derive(Debug)]
 pub struct Detector {
-    engine: Engine,
-    threads: usize,
+    network: Network,
     model: Model,
     stamp: ModelStamp,
-    /// Memory that nobody uses now; the one that was used last is at the end.
-    idle: Mutex<Vec<Workspace>>,
+}
+
+#[derive(Debug)]
+enum Network {
+    Cpu(Pool),
+    Gpu(Gpu),
 }
 
 /// How a model is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
+    pub device: Device,
     pub precision: Precision,
-    /// The kernels that are used: the best that this machine has, unless something else is to be tried.
+    /// The kernels that are used on a CPU: the best that this machine has, unless something else is to be tried.
     pub cpu: Cpu,
-    /// Threads a frame.
+    /// Threads a frame, on a CPU.
     pub threads: NonZeroUsize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { precision: Precision::F32, cpu: Cpu::detect(), threads: NonZeroUsize::MIN }
+        Self { device: Device::Cpu, precision: Precision::F32, cpu: Cpu::detect(), threads: NonZeroUsize::MIN }
     }
 }
-
-/// What one frame at a time needs.
-#[derive(Debug)]
-pub struct Workspace {
-    executor: Executor,
-    candidates: Vec<Candidate>,
-}
-
-/// Of sizes that are not seen any more, no more memory than this is kept.
-const IDLE: usize = 8;
 
 /// One frame, as it comes over the wire.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +87,7 @@ pub struct Criteria {
 pub struct Found {
     /// By descending confidence; boxes in the source's pixels.
     pub detections: Vec<Detection>,
+    /// For all the pictures of its batch.
     pub inference: Duration,
 }
 
@@ -101,6 +100,8 @@ pub enum LoadError {
     Read(#[from] ReadError),
     #[error("model {model} can't be computed with these weights")]
     Engine { model: String, source: EngineError },
+    #[error("model {model} can't be computed on {device}")]
+    Gpu { model: String, device: Device, source: GpuError },
     #[error("the calibration {path} can't be used")]
     Calibration { path: PathBuf, source: CalibrationError },
     #[error(
@@ -115,7 +116,17 @@ pub enum LoadError {
 pub struct DetectError {
     model: String,
     input: InputSize,
-    source: EngineError,
+    source: Trouble,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    #[error("memory for single frames is there on CPUs only")]
+    NoWorkspace,
 }
 
 impl Criteria {
@@ -130,9 +141,16 @@ impl Criteria {
         Ok(Self { confidence: confidence.get() as f32, iou: iou.get() as f32, rivals: Rivals::default(), wanted })
     }
 
+    /// The same, among rivals of any class.
+    #[must_use]
+    pub fn class_agnostic(self) -> Self {
+        Self { rivals: Rivals::All, ..self }
+    }
+
     /// What a frame asks for.
     pub fn of(model: &Model, header: &FrameHeader) -> Result<Self, UnknownName> {
-        Self::new(model, header.confidence, header.iou, &header.classes)
+        let criteria = Self::new(model, header.confidence, header.iou, &header.classes)?;
+        Ok(if header.class_agnostic { criteria.class_agnostic() } else { criteria })
     }
 }
 
@@ -145,21 +163,17 @@ impl Detector {
     pub fn from_weights(model: &Model, weights: &VerifiedWeights, options: Options) -> Result<Self, LoadError> {
         let Architecture::Yolov8 = model.architecture;
         let plan = Plan::new(model.scale, model.labels.len());
-        let sha256 = weights.file.sha256.clone();
-        let calibration = match options.precision {
-            Precision::Int8 => Some(calibration(model, weights)?),
-            Precision::F32 | Precision::Bf16 => None,
+        let network = match options.device {
+            Device::Cpu => Network::Cpu(Pool::load(model, weights, &plan, options)?),
+            Device::Cuda(number) => {
+                let gpu = Gpu::cuda(&plan, &parameters(weights)?, options.precision, number);
+                let failed = |source| LoadError::Gpu { model: model.name.to_string(), device: options.device, source };
+                Network::Gpu(gpu.map_err(failed)?)
+            }
         };
-        let mode = match (&calibration, options.precision) {
-            (Some(calibration), _) => Mode::Int8(calibration),
-            (None, Precision::Bf16) => Mode::Bf16,
-            (None, _) => Mode::F32,
-        };
-        let engine = Engine::load(&plan, &parameters(weights)?, mode, options.cpu)
-            .map_err(|source| LoadError::Engine { model: model.name.to_string(), source })?;
-        let precision = options.precision.name().to_owned();
+        let (sha256, precision) = (weights.file.sha256.clone(), options.precision.name().to_owned());
         let stamp = ModelStamp { name: model.name.clone(), sha256, precision };
-        Ok(Self { engine, threads: options.threads.get(), model: model.clone(), stamp, idle: Mutex::default() })
+        Ok(Self { network, model: model.clone(), stamp })
     }
 
     pub fn model(&self) -> &Model {
@@ -171,59 +185,101 @@ impl Detector {
         &self.stamp
     }
 
-    /// The kernels that are used.
-    pub fn cpu(&self) -> Cpu {
-        self.engine.cpu()
+    /// What computes: the kernels of a CPU, or a GPU.
+    pub fn path(&self) -> &'static str {
+        match &self.network {
+            Network::Cpu(pool) => pool.cpu().name(),
+            Network::Gpu(_) => "cuda",
+        }
     }
 
     /// The objects in a frame.
     pub fn detect(&self, picture: &Picture<'_>, criteria: &Criteria) -> Result<Found, DetectError> {
-        let input = picture.letterbox.input;
-        let failed = |source| DetectError { model: self.model.name.to_string(), input, source };
-        let mut workspace = self.take(input).map_err(failed)?;
-        let found = self.find(&mut workspace, picture, criteria).map_err(failed);
-        self.put_back(workspace);
-        found
+        let begun = Instant::now();
+        let found = match &self.network {
+            Network::Cpu(pool) => pool
+                .find(picture, criteria, |candidates| self.found(candidates, picture, begun.elapsed()))
+                .map_err(Trouble::from),
+            Network::Gpu(gpu) => gpu
+                .analyse(picture.letterbox.input, &[item(picture, criteria)])
+                .map(|candidates| self.chosen(candidates.concat(), picture, criteria, begun.elapsed()))
+                .map_err(Trouble::from),
+        };
+        found.map_err(|source| self.failed(picture.letterbox.input, source))
     }
 
-    fn find(
+    /// The objects in several frames, in their order. A GPU computes those of a size together, a CPU one after another.
+    pub fn detect_all(&self, frames: &[(Picture<'_>, Criteria)]) -> Vec<Result<Found, DetectError>> {
+        let Network::Gpu(gpu) = &self.network else {
+            return frames.iter().map(|(picture, criteria)| self.detect(picture, criteria)).collect();
+        };
+        let mut order: Vec<_> = frames.iter().enumerate().collect();
+        order.sort_by_key(|(_, (picture, _))| size(picture));
+        let mut answers = Vec::with_capacity(frames.len());
+        for batch in order.chunk_by(|(_, (a, _)), (_, (b, _))| size(a) == size(b)) {
+            let (numbers, batch): (Vec<_>, Vec<_>) = batch.iter().copied().unzip();
+            answers.extend(numbers.into_iter().zip(self.batch(gpu, &batch)));
+        }
+        answers.sort_by_key(|(number, _)| *number);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// Frames of one size.
+    fn batch(&self, gpu: &Gpu, frames: &[&(Picture<'_>, Criteria)]) -> Vec<Result<Found, DetectError>> {
+        let begun = Instant::now();
+        let items: Vec<_> = frames.iter().map(|(picture, criteria)| item(picture, criteria)).collect();
+        let computed = match frames {
+            [] => return Vec::new(),
+            [(picture, _), ..] => gpu.analyse(picture.letterbox.input, &items),
+        };
+        match computed {
+            Ok(computed) => {
+                let elapsed = begun.elapsed();
+                let frames = frames.iter().zip(computed);
+                frames.map(|((picture, criteria), found)| Ok(self.chosen(found, picture, criteria, elapsed))).collect()
+            }
+            // One of them may be to blame, or all together are too much.
+            Err(_) => frames.iter().map(|(picture, criteria)| self.detect(picture, criteria)).collect(),
+        }
+    }
+
+    /// Analyses a grey picture, so that a frame of the usual size finds everything ready.
+    pub fn warm_up(&self) -> Result<(), DetectError> {
+        let source = Size { width: WARM_UP.0, height: WARM_UP.1 };
+        let letterbox = Letterbox::fit(source, InputSize::fitting(source));
+        let planes = vec![128; i420_len(letterbox.input)];
+        let picture = Picture { planes: &planes, letterbox, colour: Colour::default() };
+        let criteria = Criteria { confidence: 1.0, iou: 1.0, rivals: Rivals::default(), wanted: Vec::new() };
+        self.detect(&picture, &criteria).map(|_| ())
+    }
+
+    /// Memory for pictures of one size, for who wants to have nothing allocated a frame. There is none on a GPU.
+    pub fn workspace(&self, input: InputSize) -> Result<Workspace, DetectError> {
+        let made = match &self.network {
+            Network::Cpu(pool) => pool.workspace(input).map_err(Trouble::from),
+            Network::Gpu(_) => Err(Trouble::NoWorkspace),
+        };
+        made.map_err(|source| self.failed(input, source))
+    }
+
+    fn failed(&self, input: InputSize, source: Trouble) -> DetectError {
+        DetectError { model: self.model.name.to_string(), input, source }
+    }
+
+    fn chosen(
         &self,
-        workspace: &mut Workspace,
+        mut all: Vec<Candidate>,
         picture: &Picture<'_>,
         criteria: &Criteria,
-    ) -> Result<Found, EngineError> {
-        let begun = Instant::now();
-        workspace.find(picture, criteria)?;
-        let inference = begun.elapsed();
-        let detections = workspace.candidates.iter().filter_map(|c| self.detection(c, &picture.letterbox)).collect();
-        Ok(Found { detections, inference })
+        inference: Duration,
+    ) -> Found {
+        criteria.choose(&mut all);
+        self.found(&all, picture, inference)
     }
 
-    fn take(&self, input: InputSize) -> Result<Workspace, EngineError> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        match idle.iter().rposition(|workspace| workspace.executor.input() == input) {
-            Some(at) => Ok(idle.remove(at)),
-            None => {
-                drop(idle);
-                self.workspace(input)
-            }
-        }
-    }
-
-    fn put_back(&self, workspace: Workspace) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(workspace);
-        if idle.len() > IDLE {
-            idle.remove(0);
-        }
-    }
-
-    /// Memory for pictures of one size.
-    pub fn workspace(&self, input: InputSize) -> Result<Workspace, EngineError> {
-        // As many candidates as there are anchors: then there is always room.
-        let anchors = [8, 16, 32].map(|stride| (input.width() / stride * (input.height() / stride)) as usize);
-        let candidates = Vec::with_capacity(anchors.iter().sum());
-        Ok(Workspace { executor: self.engine.executor(input, self.threads)?, candidates })
+    fn found(&self, candidates: &[Candidate], picture: &Picture<'_>, inference: Duration) -> Found {
+        let detections = candidates.iter().filter_map(|c| self.detection(c, &picture.letterbox)).collect();
+        Found { detections, inference }
     }
 
     /// In the source's pixels; `None` for a box that lies wholly in the letterbox's border.
@@ -238,30 +294,20 @@ impl Detector {
     }
 }
 
+/// What a camera of today sends.
+const WARM_UP: (u32, u32) = (1280, 720);
+
+fn item<'a>(picture: &Picture<'a>, criteria: &Criteria) -> Item<'a> {
+    Item { planes: picture.planes, colour: picture.colour, confidence: criteria.confidence }
+}
+
+fn size(picture: &Picture<'_>) -> (u32, u32) {
+    let input = picture.letterbox.input;
+    (input.width(), input.height())
+}
+
 fn rounded(value: f32, steps: f64) -> f32 {
     ((f64::from(value) * steps).round() / steps) as f32
-}
-
-impl Workspace {
-    /// The objects in a frame, in the input's pixels, by descending score. Allocates nothing.
-    pub fn find(&mut self, picture: &Picture<'_>, criteria: &Criteria) -> Result<&[Candidate], EngineError> {
-        self.candidates.clear();
-        self.executor.analyse(picture.planes, picture.colour, criteria.confidence, &mut self.candidates)?;
-        let wanted = |class: usize| criteria.wanted.get(class).copied().unwrap_or(false);
-        self.candidates.retain(|candidate| wanted(candidate.class));
-        nms::suppress(&mut self.candidates, criteria.iou, criteria.rivals);
-        Ok(&self.candidates)
-    }
-}
-
-/// What stands beside the weights for int8.
-fn calibration(model: &Model, weights: &VerifiedWeights) -> Result<Calibration, LoadError> {
-    let path = calibration_path(weights);
-    match fs::read(&path) {
-        Ok(bytes) => Calibration::from_bytes(&bytes, &weights.file.sha256)
-            .map_err(|source| LoadError::Calibration { path, source }),
-        Err(_) => Err(LoadError::NotCalibrated { model: model.name.to_string(), path }),
-    }
 }
 
 /// Where the calibration of these weights is kept.

@@ -11,7 +11,9 @@
 //! - [`weights`] finds, verifies, fetches and reads the files that models are loaded from.
 
 pub mod detector;
+pub mod device;
 pub mod fast;
+mod gpu;
 pub mod model;
 pub mod nms;
 pub mod preprocess;

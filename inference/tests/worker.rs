@@ -9,7 +9,7 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use async_nats::{HeaderMap, Subscriber};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kadr_inference::{Config, Store, detector::Options, testkit, worker::WorkerError};
 use kadr_shared::{
     catalog::Catalog,
@@ -17,9 +17,11 @@ use kadr_shared::{
     message::{
         detection::{RawOutcome, RawResult},
         frame::{Colour, FrameHeader, i420_len},
+        worker::{Frames, Sign, WeightsState},
     },
     nats::Nats,
     settings::Ratio,
+    streams,
     subjects::{self, FrameClass},
     testkit::{PATIENCE, TestServer, eventually},
     time::Timestamp,
@@ -58,7 +60,9 @@ fn header(frame: u64) -> FrameHeader {
         colour: Colour::default(),
         confidence: Ratio::new(0.1).unwrap(),
         iou: Ratio::new(0.7).unwrap(),
+        class_agnostic: false,
         classes: Vec::new(),
+        patience: None,
     }
 }
 
@@ -92,6 +96,21 @@ impl Bench {
 
     async fn send_frame(&self, header: &FrameHeader, class: FrameClass) {
         self.send(header.to_headers(), body(header), class).await;
+    }
+
+    /// The next sign of life of which this holds.
+    async fn sign(&self, wanted: impl Fn(&Sign) -> bool) -> Sign {
+        let mut signs = self.nats.client.subscribe(subjects::workers(&self.model)).await.unwrap();
+        let found = async {
+            loop {
+                let sign = signs.next().await.expect("a sign of life");
+                let sign = serde_json::from_slice(&sign.payload).unwrap();
+                if wanted(&sign) {
+                    return sign;
+                }
+            }
+        };
+        timeout(PATIENCE, found).await.expect("a sign of life in time")
     }
 
     async fn result(&mut self) -> RawResult {
@@ -230,5 +249,94 @@ async fn a_model_that_is_not_in_the_catalogue_is_an_error_at_the_start() {
     config.models = vec!["unheard-of".parse().unwrap()];
     let error = kadr_inference::run(config, bench.nats.clone(), CancellationToken::new()).await.unwrap_err();
     assert!(matches!(error, WorkerError::Model(_)));
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_past_its_time_is_not_analysed_but_answered_and_counted() {
+    let mut bench = Bench::start().await;
+    bench.send_frame(&FrameHeader { patience: Some(Duration::ZERO), ..header(0) }, FrameClass::Live).await;
+    let RawOutcome::Late { after_ms } = bench.result().await.outcome else { panic!("it should be late") };
+    assert!(after_ms > 0.0);
+    bench.send_frame(&FrameHeader { patience: Some(PATIENCE), ..header(1) }, FrameClass::Live).await;
+    assert!(matches!(bench.result().await.outcome, RawOutcome::Analysed { .. }));
+    bench.send_frame(&FrameHeader { classes: vec!["kar".into()], ..header(2) }, FrameClass::Live).await;
+    assert!(matches!(bench.result().await.outcome, RawOutcome::Refused { .. }));
+    bench.all_acknowledged().await;
+    bench.sign(|sign| sign.frames == Frames { analysed: 1, refused: 1, late: 1 }).await;
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_was_asked_for_is_warm_at_the_first_sign_and_others_are_opened_with_their_first_frame() {
+    let mut bench = Bench::start().await;
+    assert_eq!(bench.sign(|_| true).await.weights, WeightsState::Unopened);
+    bench.send_frame(&header(0), FrameClass::Batch).await;
+    bench.result().await;
+    bench.sign(|sign| matches!(sign.weights, WeightsState::Ready { .. })).await;
+    let sign = bench.sign(|_| true).await;
+
+    let nats = Nats::connect(bench.server.url(), "asked").await.unwrap();
+    let config = Config { models: vec![bench.model.clone()], ..config(bench.folder.path()) };
+    let mut signs = bench.nats.client.subscribe(subjects::workers(&bench.model)).await.unwrap();
+    bench.nats.client.flush().await.unwrap();
+    let shutdown = CancellationToken::new();
+    let asked = tokio::spawn(kadr_inference::run(config, nats, shutdown.clone()));
+    let first = async {
+        loop {
+            let next: Sign = serde_json::from_slice(&signs.next().await.unwrap().payload).unwrap();
+            if next.worker != sign.worker {
+                return next;
+            }
+        }
+    };
+    let first = timeout(PATIENCE, first).await.expect("the other worker's sign in time");
+    let WeightsState::Ready { model, path } = first.weights else { panic!("not warm: {first:?}") };
+    assert_eq!((model.name, model.precision.as_str(), model.sha256.len()), (bench.model.clone(), "f32", 64));
+    assert_eq!(path, Options::default().cpu.name());
+    shutdown.cancel();
+    timeout(PATIENCE, asked).await.unwrap().unwrap().unwrap();
+    bench.stop().await;
+}
+
+/// A scenario that sends more than its share whenever there is room, and one that sends a frame at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_scenario_does_not_starve_another_one() {
+    let bench = Bench::start().await;
+    let busy: ScenarioId = "busy".parse().unwrap();
+    // In the order in which the worker sent them.
+    let mut results = bench.nats.client.subscribe(format!("kadr.res.*.{RUN}")).await.unwrap();
+    bench.nats.client.flush().await.unwrap();
+    let ending = CancellationToken::new();
+    let flood = tokio::spawn({
+        let (jetstream, model, ending) = (bench.nats.jetstream.clone(), bench.model.clone(), ending.clone());
+        async move {
+            let subject = subjects::frame(&model, FrameClass::Batch, &busy);
+            let (mut refused, header) = (0, FrameHeader { scenario: busy, ..header(0) });
+            while !ending.is_cancelled() {
+                let sent = jetstream.publish_with_headers(subject.clone(), header.to_headers(), body(&header).into());
+                refused += usize::from(sent.await.unwrap().await.is_err());
+            }
+            refused
+        }
+    });
+    timeout(PATIENCE, results.next()).await.expect("the busy one is served").unwrap();
+    for frame in 0..10 {
+        while results.next().now_or_never().is_some() {}
+        bench.send_frame(&header(frame), FrameClass::Batch).await;
+        let mut before = 0;
+        loop {
+            let message = timeout(PATIENCE, results.next()).await.expect("a result in time").unwrap();
+            let result: RawResult = serde_json::from_slice(&message.payload).unwrap();
+            if result.scenario == gate() {
+                break;
+            }
+            before += 1;
+        }
+        // What the busy one may have in the queue, and what was on its way.
+        assert!(before <= streams::FRAMES_PER_SUBJECT + 16, "{before} frames of the busy one came before it");
+    }
+    ending.cancel();
+    assert!(flood.await.unwrap() > 0, "the busy one never had more than its share");
     bench.stop().await;
 }

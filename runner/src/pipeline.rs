@@ -254,7 +254,10 @@ impl Pipeline {
             colour: frame.picture.colour(),
             confidence: analysis.confidence,
             iou: analysis.iou,
+            class_agnostic: analysis.class_agnostic,
             classes: analysis.classes.clone(),
+            // A file waits for each of its frames, however late.
+            patience: None,
         };
         let number = frame.number;
         let now = Instant::now();
@@ -361,11 +364,16 @@ impl Pipeline {
         let now = Instant::now();
         self.job.workers.answered(&self.job.settings.model);
         let Some(pending) = self.pending.get_mut(&raw.frame) else { return Ok(()) };
-        if pending.result.is_none() {
-            pending.result = Some(raw.outcome);
-            if let Some(sent) = pending.sent {
-                self.pace.answered(now.duration_since(sent));
+        match raw.outcome {
+            // For whoever set it a time; here each frame counts, and it goes once more.
+            RawOutcome::Late { .. } => (pending.sent, pending.due) = (None, now),
+            outcome if pending.result.is_none() => {
+                pending.result = Some(outcome);
+                if let Some(sent) = pending.sent {
+                    self.pace.answered(now.duration_since(sent));
+                }
             }
+            _ => {}
         }
         (self.quiet_since, self.look) = (now, now + SILENCE);
         if std::mem::take(&mut self.interrupted) {
@@ -384,7 +392,7 @@ impl Pipeline {
             let (model, detections, timing_ms) = match result {
                 Some(RawOutcome::Analysed { model, detections, timing_ms }) => (model, detections, timing_ms),
                 Some(RawOutcome::Refused { error }) => return Err(Stop::for_good(error)),
-                None => break,
+                Some(RawOutcome::Late { .. }) | None => break,
             };
             let result = FrameDetections {
                 scenario: header.scenario,

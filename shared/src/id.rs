@@ -122,6 +122,18 @@ token!(
 );
 
 token!(
+    /// One process that analyses frames. A new process is a new worker.
+    WorkerId,
+    Rule {
+        what: "worker id",
+        text: "it is made of a-z, 0-9, '-' and '_', and begins with a letter or a digit",
+        max: 63,
+        first: lower_or_digit,
+        rest: |c| lower_or_digit(c) || c == '-' || c == '_',
+    }
+);
+
+token!(
     /// A model's name in the catalogue.
     ModelName,
     Rule {
@@ -144,6 +156,13 @@ impl RunnerId {
     /// A name for this process.
     pub fn generate() -> Self {
         Self(format!("runner-{}", Uuid::now_v7()))
+    }
+}
+
+impl WorkerId {
+    /// A name for this process.
+    pub fn generate() -> Self {
+        Self(format!("worker-{}", Uuid::now_v7()))
     }
 }
 

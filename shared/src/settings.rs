@@ -115,13 +115,15 @@ pub struct Analysis {
     pub confidence: Ratio,
     /// Two boxes of one class that overlap more than this are one object.
     pub iou: Ratio,
+    /// Boxes of different classes that overlap so are one object, too: that of the surer.
+    pub class_agnostic: bool,
     /// Labels to keep; empty: all.
     pub classes: Vec<String>,
 }
 
 impl Default for Analysis {
     fn default() -> Self {
-        Self { input_size: None, confidence: Ratio(0.25), iou: Ratio(0.7), classes: Vec::new() }
+        Self { input_size: None, confidence: Ratio(0.25), iou: Ratio(0.7), class_agnostic: false, classes: Vec::new() }
     }
 }
 
@@ -232,7 +234,9 @@ mod tests {
             serde_json::to_value(&settings).unwrap(),
             serde_json::json!({
                 "source": {"url": "file:///data/a%20clip.mp4"}, "model": "yolov8n",
-                "analysis": {"input_size": null, "confidence": 0.25, "iou": 0.7, "classes": []},
+                "analysis": {
+                    "input_size": null, "confidence": 0.25, "iou": 0.7, "class_agnostic": false, "classes": []
+                },
                 "outputs": {"video": true}, "restart": {"policy": "on_failure", "limit": 5}
             })
         );

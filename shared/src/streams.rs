@@ -32,7 +32,7 @@ const FRAME_AGE: Duration = Duration::from_secs(60);
 pub const MAX_INFLIGHT: usize = 8;
 /// Frames of a scenario in the queue: those without a result, and those whose answer was sent but whose
 /// acknowledgement is on its way.
-const FRAMES_PER_SUBJECT: i64 = 2 * MAX_INFLIGHT as i64;
+pub const FRAMES_PER_SUBJECT: i64 = 2 * MAX_INFLIGHT as i64;
 /// How long a service that starts waits for streams.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const START_RETRY: Duration = Duration::from_millis(500);

@@ -245,7 +245,7 @@ mod tests {
             "health": {"status": "ok", "since": "2026-01-31T12:00:04.000Z", "last_frame_at": "2026-01-31T12:01:40.000Z",
                        "source_fps": 25.0, "analysed_fps": 24.99, "frames": 1200, "dropped": 2, "error": null},
             "settings": {"source": {"url": "file:///a.mp4"}, "model": "yolov8n",
-                         "analysis": {"input_size": null, "confidence": 0.25, "iou": 0.7, "classes": []},
+                         "analysis": {"input_size": null, "confidence": 0.25, "iou": 0.7, "class_agnostic": false, "classes": []},
                          "outputs": {"video": true}, "restart": {"policy": "on_failure", "limit": 5}},
             "progress": {"frame": 1200, "of": 7500}, "ended": null, "seq": 42,
             "updated_at": "2026-01-31T12:00:04.000Z"

@@ -40,6 +40,9 @@ struct Analysis {
     /// Two boxes of one class that overlap more than this are one object.
     #[oai(default = "default_iou", validator(minimum(value = "0"), maximum(value = "1")))]
     iou: f64,
+    /// Boxes of different classes that overlap so are one object, too: that of the surer.
+    #[oai(default)]
+    class_agnostic: bool,
     /// Labels to keep; empty: all.
     #[oai(default)]
     classes: Vec<String>,
@@ -88,11 +91,12 @@ impl From<&Settings> for SettingsBody {
 
 impl From<&settings::Analysis> for Analysis {
     fn from(analysis: &settings::Analysis) -> Self {
-        let settings::Analysis { input_size, confidence, iou, classes } = analysis;
+        let settings::Analysis { input_size, confidence, iou, class_agnostic, classes } = analysis;
         Self {
             input_size: input_size.map(|size| size.to_string()),
             confidence: confidence.get(),
             iou: iou.get(),
+            class_agnostic: *class_agnostic,
             classes: classes.clone(),
         }
     }
@@ -167,7 +171,7 @@ mod tests {
     use super::*;
 
     const FULL: &str = r#"{"source": {"url": "file:///data/a.mp4"}, "model": "yolov8s",
-        "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "classes": ["car", "bus"]},
+        "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "class_agnostic": true, "classes": ["car", "bus"]},
         "outputs": {"video": false}, "restart": {"policy": "always", "limit": 9}}"#;
 
     #[test]

@@ -41,6 +41,8 @@ pub async fn run(args: AnalyzeArgs) -> Result<(), Failure> {
         workers: args.workers,
         threads: args.threads.unwrap_or(1),
         precision: args.precision,
+        device: args.device.to_string(),
+        serve: args.analysis.model.to_string(),
         ..Config::default()
     };
     let mut system = System::start(&config).await.map_err(Failure::unusable)?;

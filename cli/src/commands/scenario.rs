@@ -81,7 +81,7 @@ pub fn settings(source: &str, analysis: &AnalysisArgs) -> Value {
         "model": analysis.model,
         "analysis": {
             "input_size": analysis.input_size, "confidence": analysis.confidence,
-            "iou": analysis.iou, "classes": analysis.classes,
+            "iou": analysis.iou, "class_agnostic": analysis.class_agnostic, "classes": analysis.classes,
         },
         "outputs": { "video": !analysis.no_video },
     })

@@ -55,7 +55,9 @@ mod tests {
             colour: Colour::default(),
             confidence: Ratio::new(0.25).unwrap(),
             iou: Ratio::new(0.7).unwrap(),
+            class_agnostic: false,
             classes: Vec::new(),
+            patience: None,
         };
         let mut headers = header.to_headers();
         assert_eq!(Identity::read(&headers), Some(Identity::of(&header)));

@@ -1,4 +1,4 @@
-//! One frame at a time: takes it, has it analysed, sends the answer, acknowledges.
+//! A frame at a time, or a GPU's batch: takes it, has it analysed, sends the answers, acknowledges.
 //!
 //! It computes on a thread that may block, alone or as the first of a team.
 
@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_nats::jetstream::AckKind;
+use futures::future::join_all;
 use kadr_shared::{
     message::{
         detection::{RawOutcome, RawResult, Timing},
@@ -19,39 +20,112 @@ use kadr_shared::{
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{debug, error};
 
-use super::{NETWORK_PATIENCE, identity::Identity, models::chain, puller::Frame, queues::Queues};
+use super::{
+    NETWORK_PATIENCE,
+    identity::Identity,
+    models::{Slot, chain},
+    puller::Frame,
+    queues::Queues,
+};
 use crate::detector::{Criteria, Picture};
 
 pub(super) struct Lane {
     nats: Nats,
+    /// Frames that are analysed together, if they are there.
+    batch: usize,
+}
+
+/// What is to be done with a frame.
+enum Turn {
+    Analysis(Ready),
+    Answer { frame: Frame, identity: Option<Identity>, outcome: RawOutcome, kind: AckKind },
+}
+
+/// A frame that is to be analysed.
+struct Ready {
+    frame: Frame,
+    header: FrameHeader,
+    criteria: Criteria,
+    queue: Duration,
 }
 
 impl Lane {
-    pub(super) fn new(nats: Nats) -> Self {
-        Self { nats }
+    pub(super) fn new(nats: Nats, batch: usize) -> Self {
+        Self { nats, batch }
     }
 
     /// Until the queues are closed and empty.
     pub(super) async fn run(self, queues: Arc<Queues<Frame>>) {
-        while let Some(frame) = queues.take().await {
-            self.serve(frame).await;
+        loop {
+            let frames = queues.take(self.batch).await;
+            if frames.is_empty() {
+                return;
+            }
+            self.serve(frames).await;
         }
     }
 
-    async fn serve(&self, frame: Frame) {
-        let queue = since(frame.published);
-        let (identity, outcome, kind) = match FrameHeader::parse(&frame.headers, &frame.body) {
-            Ok(header) => {
-                let identity = Identity::of(&header);
-                let outcome = self.analyse(&frame, header, queue).await;
-                (Some(identity), outcome.unwrap_or_else(|error| RawOutcome::Refused { error }), AckKind::Ack)
+    async fn serve(&self, frames: Vec<Frame>) {
+        let mut ready: Vec<Ready> = Vec::with_capacity(frames.len());
+        for frame in frames {
+            match Turn::of(frame) {
+                Turn::Analysis(one) => ready.push(one),
+                Turn::Answer { frame, identity, outcome, kind } => self.answer(&frame, identity, outcome, kind).await,
             }
-            // It will never be readable: nobody is to be given it again.
-            Err(error) => {
-                debug!(model = %frame.slot.model().name, %error, "a frame can't be read");
-                (Identity::read(&frame.headers), RawOutcome::Refused { error: error.to_string() }, AckKind::Term)
-            }
+        }
+        while let Some(first) = ready.first() {
+            let slot = first.frame.slot.clone();
+            let (of_it, others) = ready.into_iter().partition(|r| Arc::ptr_eq(&r.frame.slot, &slot));
+            ready = others;
+            self.analyse(&slot, of_it).await;
+        }
+    }
+
+    /// Frames of one model.
+    async fn analyse(&self, slot: &Slot, ready: Vec<Ready>) {
+        let frames: Vec<_> =
+            ready.iter().map(|r| (r.frame.body.clone(), r.header.letterbox(), r.header.colour)).collect();
+        let criteria: Vec<_> = ready.iter().map(|r| r.criteria.clone()).collect();
+        let analysed = match slot.detector().await {
+            Err(reason) => Err(reason),
+            Ok(detector) => spawn_blocking(move || {
+                let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
+                    (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
+                });
+                let found = detector.detect_all(&pictures.collect::<Vec<_>>());
+                (found, detector.stamp().clone())
+            })
+            .await
+            // A panic must not end the lane: the frames' answers say it instead.
+            .map_err(|error| {
+                error!(%error, "the analysis of a frame panicked");
+                "the analysis of the frame panicked".to_owned()
+            }),
         };
+        let outcomes: Vec<_> = match analysed {
+            Err(error) => ready.iter().map(|_| RawOutcome::Refused { error: error.clone() }).collect(),
+            Ok((found, model)) => ready
+                .iter()
+                .zip(found)
+                .map(|(ready, found)| match found {
+                    Ok(found) => {
+                        let timing_ms = Timing { queue: millis(ready.queue), inference: millis(found.inference) };
+                        RawOutcome::Analysed { model: model.clone(), detections: found.detections, timing_ms }
+                    }
+                    Err(error) => RawOutcome::Refused { error: chain(&error) },
+                })
+                .collect(),
+        };
+        let answers = ready.iter().zip(outcomes);
+        let answers = answers.map(|(ready, outcome)| {
+            self.answer(&ready.frame, Some(Identity::of(&ready.header)), outcome, AckKind::Ack)
+        });
+        join_all(answers).await;
+    }
+
+    /// Sends the answer, if it is known to whom, and acknowledges the frame once it is sent.
+    async fn answer(&self, frame: &Frame, identity: Option<Identity>, outcome: RawOutcome, kind: AckKind) {
+        frame.slot.count(&outcome);
         if let Some(identity) = identity
             && let Err(error) = self.publish(identity, outcome).await
         {
@@ -66,25 +140,6 @@ impl Lane {
         }
     }
 
-    /// What is in the frame; an error says why it can't be told, now or ever.
-    async fn analyse(&self, frame: &Frame, header: FrameHeader, queue: Duration) -> Result<RawOutcome, String> {
-        let criteria = Criteria::of(frame.slot.model(), &header).map_err(|e| chain(&e))?;
-        let detector = frame.slot.detector().await?;
-        let body = frame.body.clone();
-        let analysed = spawn_blocking(move || {
-            let picture = Picture { planes: &body, letterbox: header.letterbox(), colour: header.colour };
-            detector.detect(&picture, &criteria).map(|found| (found, detector.stamp().clone()))
-        });
-        // A panic must not end the lane: the frame's answer says it instead.
-        let found = analysed.await.map_err(|error| {
-            error!(%error, "the analysis of a frame panicked");
-            "the analysis of the frame panicked".to_owned()
-        })?;
-        let (found, model) = found.map_err(|e| chain(&e))?;
-        let timing_ms = Timing { queue: millis(queue), inference: millis(found.inference) };
-        Ok(RawOutcome::Analysed { model, detections: found.detections, timing_ms })
-    }
-
     async fn publish(&self, identity: Identity, outcome: RawOutcome) -> Result<(), String> {
         let Identity { scenario, run, fence, frame } = identity;
         let subject = subjects::results(&scenario, run);
@@ -93,6 +148,31 @@ impl Lane {
         match timeout(NETWORK_PATIENCE, self.nats.client.publish(subject, body.into())).await {
             Ok(sent) => sent.map_err(|e| chain(&e)),
             Err(_) => Err("the connection does not take it".to_owned()),
+        }
+    }
+}
+
+impl Turn {
+    fn of(frame: Frame) -> Self {
+        let header = match FrameHeader::parse(&frame.headers, &frame.body) {
+            Ok(header) => header,
+            Err(error) => {
+                debug!(model = %frame.slot.model().name, %error, "a frame can't be read");
+                let (identity, outcome) =
+                    (Identity::read(&frame.headers), RawOutcome::Refused { error: error.to_string() });
+                // It will never be readable: nobody is to be given it again.
+                return Self::Answer { frame, identity, outcome, kind: AckKind::Term };
+            }
+        };
+        let queue = since(frame.published);
+        let answer =
+            |frame, outcome| Self::Answer { frame, identity: Some(Identity::of(&header)), outcome, kind: AckKind::Ack };
+        if header.patience.is_some_and(|patience| queue > patience) {
+            return answer(frame, RawOutcome::Late { after_ms: millis(queue) });
+        }
+        match Criteria::of(frame.slot.model(), &header) {
+            Ok(criteria) => Self::Analysis(Ready { frame, header, criteria, queue }),
+            Err(error) => answer(frame, RawOutcome::Refused { error: chain(&error) }),
         }
     }
 }

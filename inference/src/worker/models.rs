@@ -1,12 +1,21 @@
-//! A served model: its weights are opened with its first frame and kept.
+//! A served model: its weights are opened once and kept, and what became of its frames is counted.
 
 use std::{
     error::Error,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use kadr_shared::catalog::Model;
+use kadr_shared::{
+    catalog::Model,
+    message::{
+        detection::RawOutcome,
+        worker::{Frames, WeightsState},
+    },
+};
 use tokio::sync::Mutex;
 use tracing::{error, info};
 
@@ -24,6 +33,7 @@ pub(super) struct Slot {
     store: Store,
     options: Options,
     state: Mutex<State>,
+    tally: Tally,
 }
 
 #[derive(Debug)]
@@ -33,16 +43,29 @@ enum State {
     Failed { reason: String, at: Instant },
 }
 
+#[derive(Debug, Default)]
+struct Tally {
+    analysed: AtomicU64,
+    refused: AtomicU64,
+    late: AtomicU64,
+}
+
 impl Slot {
     pub(super) fn new(model: Model, store: Store, options: Options) -> Self {
-        Self { model, store, options, state: Mutex::new(State::Unopened) }
+        Self { model, store, options, state: Mutex::new(State::Unopened), tally: Tally::default() }
     }
 
     pub(super) fn model(&self) -> &Model {
         &self.model
     }
 
-    /// The model, or in words why there is none. One caller opens it, the others wait for that.
+    /// Whether its weights can be had, as far as that is known without loading them.
+    pub(super) async fn is_there(&self) -> bool {
+        let (model, store) = (self.model.clone(), self.store.clone());
+        tokio::task::spawn_blocking(move || store.locate(&model).is_ok()).await.unwrap_or(false)
+    }
+
+    /// The model, loaded and warm, or in words why there is none. One caller opens it, the others wait for that.
     pub(super) async fn detector(&self) -> Result<Arc<Detector>, String> {
         let mut state = self.state.lock().await;
         match &*state {
@@ -52,16 +75,17 @@ impl Slot {
         }
         let (model, store, options) = (self.model.clone(), self.store.clone(), self.options);
         let begun = Instant::now();
-        let loaded = match tokio::task::spawn_blocking(move || Detector::load(&model, &store, options)).await {
-            Ok(loaded) => loaded.map_err(|error| chain(&error)),
-            Err(failed) => Err(chain(&failed)),
-        };
-        match loaded {
+        let opened = tokio::task::spawn_blocking(move || {
+            let detector = Detector::load(&model, &store, options).map_err(|error| chain(&error))?;
+            detector.warm_up().map_err(|error| chain(&error))?;
+            Ok(detector)
+        });
+        match opened.await.unwrap_or_else(|failed| Err(chain(&failed))) {
             Ok(detector) => {
                 let detector = Arc::new(detector);
-                let stamp = detector.stamp();
-                let (precision, cpu) = (&stamp.precision, detector.cpu());
-                info!(model = %stamp.name, sha256 = stamp.sha256, precision, %cpu, elapsed = ?begun.elapsed(), "model is loaded");
+                let (stamp, path) = (detector.stamp(), detector.path());
+                let (sha256, precision) = (&stamp.sha256, &stamp.precision);
+                info!(model = %stamp.name, sha256, precision, path, elapsed = ?begun.elapsed(), "model is loaded");
                 *state = State::Open(detector.clone());
                 Ok(detector)
             }
@@ -70,6 +94,34 @@ impl Slot {
                 *state = State::Failed { reason: reason.clone(), at: Instant::now() };
                 Err(reason)
             }
+        }
+    }
+
+    /// Counts a frame by what was answered.
+    pub(super) fn count(&self, outcome: &RawOutcome) {
+        let counter = match outcome {
+            RawOutcome::Analysed { .. } => &self.tally.analysed,
+            RawOutcome::Refused { .. } => &self.tally.refused,
+            RawOutcome::Late { .. } => &self.tally.late,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn frames(&self) -> Frames {
+        let [analysed, refused, late] = [&self.tally.analysed, &self.tally.refused, &self.tally.late]
+            .map(|counter| counter.load(Ordering::Relaxed));
+        Frames { analysed, refused, late }
+    }
+
+    /// How far the weights are. Does not wait for them.
+    pub(super) fn weights(&self) -> WeightsState {
+        match self.state.try_lock().as_deref() {
+            Ok(State::Unopened) => WeightsState::Unopened,
+            Ok(State::Open(detector)) => {
+                WeightsState::Ready { model: detector.stamp().clone(), path: detector.path().to_owned() }
+            }
+            Ok(State::Failed { reason, .. }) => WeightsState::Failed { error: reason.clone() },
+            Err(_) => WeightsState::Opening,
         }
     }
 }

@@ -42,26 +42,31 @@ impl<T> Entry<T> {
 }
 
 impl<T> Queues<T> {
-    /// The next frame; `None` once both queues are closed and empty. Those who wait are served in turn.
-    pub(super) async fn take(&self) -> Option<T> {
+    /// The next frame and what is there besides, but not more than `most`; nothing once both queues are closed and empty.
+    /// Those who wait are served in turn.
+    pub(super) async fn take(&self, most: usize) -> Vec<T> {
         let mut receivers = self.receivers.lock().await;
         let (live, batch) = &mut *receivers;
-        let taken = if self.turn.load(Ordering::Relaxed).is_multiple_of(BATCH_TURN) {
-            tokio::select! {
-                biased;
-                Some(frame) = batch.recv() => Some(frame),
-                Some(frame) = live.recv() => Some(frame),
-                else => None,
-            }
-        } else {
-            tokio::select! {
-                biased;
-                Some(frame) = live.recv() => Some(frame),
-                Some(frame) = batch.recv() => Some(frame),
-                else => None,
-            }
-        };
-        self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut taken = Vec::with_capacity(most);
+        while taken.len() < most {
+            let (first, second) = match self.turn.load(Ordering::Relaxed).is_multiple_of(BATCH_TURN) {
+                true => (&mut *batch, &mut *live),
+                false => (&mut *live, &mut *batch),
+            };
+            let next = if taken.is_empty() {
+                tokio::select! {
+                    biased;
+                    Some(frame) = first.recv() => Some(frame),
+                    Some(frame) = second.recv() => Some(frame),
+                    else => None,
+                }
+            } else {
+                first.try_recv().or_else(|_| second.try_recv()).ok()
+            };
+            let Some(frame) = next else { break };
+            taken.push(frame);
+            self.turn.fetch_add(1, Ordering::Relaxed);
+        }
         taken
     }
 }
@@ -79,7 +84,7 @@ mod tests {
         }
         let mut batch = 0;
         for _ in 0..100 {
-            batch += usize::from(queues.take().await == Some(FrameClass::Batch));
+            batch += usize::from(queues.take(1).await == [FrameClass::Batch]);
         }
         assert_eq!(batch, 10);
     }
@@ -92,8 +97,18 @@ mod tests {
         }
         drop(entry);
         for frame in 0..3 {
-            assert_eq!(queues.take().await, Some(frame));
+            assert_eq!(queues.take(1).await, [frame]);
         }
-        assert_eq!(queues.take().await, None);
+        assert_eq!(queues.take(1).await, [0; 0]);
+    }
+
+    #[tokio::test]
+    async fn several_are_taken_at_a_time_if_they_are_there_and_none_is_waited_for() {
+        let (entry, queues) = queues(5);
+        for frame in 0..5 {
+            entry.of(if frame < 2 { FrameClass::Live } else { FrameClass::Batch }).try_send(frame).unwrap();
+        }
+        assert_eq!(queues.take(4).await, [0, 1, 2, 3]);
+        assert_eq!(queues.take(4).await, [4]);
     }
 }

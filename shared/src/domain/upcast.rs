@@ -12,13 +12,18 @@ use crate::time::Timestamp;
 /// The version in which events of a type are written now.
 pub(super) fn current(kind: &str) -> u32 {
     match kind {
-        "attempt_failed" => 2,
+        "attempt_failed" | "scenario_created" | "scenario_reconfigured" | "start_requested" => 2,
         _ => 1,
     }
 }
 
 /// A type of event, the version that a step leads away from, and the step.
-const STEPS: [(&str, u32, Step); 1] = [("attempt_failed", 1, attempt_failed_2)];
+const STEPS: [(&str, u32, Step); 4] = [
+    ("attempt_failed", 1, attempt_failed_2),
+    ("scenario_created", 1, settings_2),
+    ("scenario_reconfigured", 1, settings_2),
+    ("start_requested", 1, settings_2),
+];
 
 type Step = fn(&Event, &mut Value);
 
@@ -43,6 +48,13 @@ fn attempt_failed_2(event: &Event, data: &mut Value) {
         fields.remove("retry_at");
         fields.insert("pause_ms".into(), json!(u64::try_from(pause).unwrap_or(0)));
         fields.insert("failures".into(), failures);
+    }
+}
+
+/// Version 1 knew no `class_agnostic`: rivals were of one class.
+fn settings_2(_: &Event, data: &mut Value) {
+    if let Some(analysis) = data.pointer_mut("/settings/analysis").and_then(Value::as_object_mut) {
+        analysis.insert("class_agnostic".into(), json!(false));
     }
 }
 

@@ -44,12 +44,23 @@ pub struct RawResult {
     pub outcome: RawOutcome,
 }
 
-/// Either the detections, or why the frame can never be analysed (asking again would not help).
+/// The detections, or why there are none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum RawOutcome {
-    Analysed { model: ModelStamp, detections: Vec<Detection>, timing_ms: Timing },
-    Refused { error: String },
+    Analysed {
+        model: ModelStamp,
+        detections: Vec<Detection>,
+        timing_ms: Timing,
+    },
+    /// The frame can never be analysed: asking again would not help.
+    Refused {
+        error: String,
+    },
+    /// It came to be its turn so many milliseconds after it was published, when nobody wanted it any more.
+    Late {
+        after_ms: f64,
+    },
 }
 
 /// A frame's stored result: a message on `kadr.det.{scenario}` and a line of `detections.jsonl`.

@@ -3,7 +3,7 @@
 //! The body is I420 of exactly the model's input size: `width·height` bytes of luma, then a quarter of that of each
 //! chroma plane, without padding.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -31,8 +31,12 @@ pub struct FrameHeader {
     pub colour: Colour,
     pub confidence: Ratio,
     pub iou: Ratio,
+    /// Whether boxes of different classes may be one object.
+    pub class_agnostic: bool,
     /// Labels to keep; empty: all.
     pub classes: Vec<String>,
+    /// For how long after its publication the frame is worth analysing; `None`: for ever.
+    pub patience: Option<Duration>,
 }
 
 /// How YUV is to be read as RGB.
@@ -112,7 +116,9 @@ const FORMAT: &str = "Kadr-Format";
 const COLOUR: &str = "Kadr-Colour";
 const CONFIDENCE: &str = "Kadr-Confidence";
 const IOU: &str = "Kadr-Iou";
+const CLASS_AGNOSTIC: &str = "Kadr-Class-Agnostic";
 const CLASSES: &str = "Kadr-Classes";
+const PATIENCE_MS: &str = "Kadr-Patience-Ms";
 
 /// The only format yet.
 const I420: &str = "i420";
@@ -138,8 +144,12 @@ impl FrameHeader {
         put(COLOUR, &self.colour);
         put(CONFIDENCE, &self.confidence);
         put(IOU, &self.iou);
+        put(CLASS_AGNOSTIC, &self.class_agnostic);
         // Labels may hold any character but a comma has a meaning here: JSON keeps them apart.
         put(CLASSES, &serde_json::Value::from(self.classes.clone()));
+        if let Some(patience) = self.patience {
+            put(PATIENCE_MS, &patience.as_millis());
+        }
         headers
     }
 
@@ -150,6 +160,10 @@ impl FrameHeader {
         }
         fn read<T: FromStr>(headers: &HeaderMap, name: &'static str) -> Result<T, FrameError> {
             text(headers, name)?.parse().map_err(|_| FrameError::Bad(name))
+        }
+        // Senders of an earlier version know nothing of it.
+        fn read_if_there<T: FromStr>(headers: &HeaderMap, name: &'static str) -> Result<Option<T>, FrameError> {
+            headers.get(name).map(|_| read(headers, name)).transpose()
         }
         if text(headers, FORMAT)? != I420 {
             return Err(FrameError::Bad(FORMAT));
@@ -166,7 +180,9 @@ impl FrameHeader {
             colour: read(headers, COLOUR)?,
             confidence: read(headers, CONFIDENCE)?,
             iou: read(headers, IOU)?,
+            class_agnostic: read_if_there(headers, CLASS_AGNOSTIC)?.unwrap_or_default(),
             classes: serde_json::from_str(text(headers, CLASSES)?).map_err(|_| FrameError::Bad(CLASSES))?,
+            patience: read_if_there(headers, PATIENCE_MS)?.map(Duration::from_millis),
         };
         let wanted = i420_len(header.input);
         if body.len() != wanted {
@@ -198,7 +214,9 @@ mod tests {
             colour: Colour { matrix: Matrix::Bt709, range: Range::Full },
             confidence: Ratio::new(0.25).unwrap(),
             iou: Ratio::new(0.7).unwrap(),
+            class_agnostic: true,
             classes: vec!["car".into(), "a, b".into()],
+            patience: Some(Duration::from_millis(1500)),
         }
     }
 
@@ -206,6 +224,20 @@ mod tests {
     fn a_header_comes_back() {
         let body = vec![0; i420_len(header().input)];
         assert_eq!(FrameHeader::parse(&header().to_headers(), &body).unwrap(), header());
+    }
+
+    #[test]
+    fn what_earlier_versions_did_not_send_need_not_be_there() {
+        let plain = FrameHeader { class_agnostic: false, patience: None, ..header() };
+        let all = plain.to_headers();
+        let mut headers = HeaderMap::new();
+        for (name, values) in all.iter().filter(|(name, _)| name.as_ref() as &str != CLASS_AGNOSTIC) {
+            values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+        }
+        let body = vec![0; i420_len(plain.input)];
+        assert_eq!(FrameHeader::parse(&headers, &body).unwrap(), plain);
+        headers.insert(PATIENCE_MS, "soon");
+        assert_eq!(FrameHeader::parse(&headers, &body), Err(FrameError::Bad(PATIENCE_MS)));
     }
 
     #[test]
