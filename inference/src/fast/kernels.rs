@@ -4,12 +4,14 @@
 //!   behind which CPUs differ;
 //! - [`tile`] computes some pixels of a convolution, [`transform`] is Winograd's before and after, [`pool`] and
 //!   [`threshold`] are the rest of a pass;
-//! - [`portable`], [`avx2`] and [`avx512`] are the CPUs. NEON and others would stand beside them: a `Vector`, `Lanes` and a
+//! - [`portable`], [`avx2`], [`avx512`] and [`amx`] are the CPUs. NEON and others would stand beside them: a `Vector`, `Lanes` and a
 //!   table of kernels.
 //!
 //! Which pixels, which channels and which buffers is not decided here.
 #![allow(unsafe_code, reason = "SIMD intrinsics, and loops over memory that the caller vouches for")]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -83,10 +85,12 @@ pub enum Cpu {
     Avx512,
     /// The same with VNNI and BF16.
     Avx512Vnni,
+    /// The same with AMX: tiles of bytes and of bf16.
+    Amx,
 }
 
 impl Cpu {
-    const ALL: [Self; 4] = [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
+    const ALL: [Self; 5] = [Self::Amx, Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
 
     /// The best kind that this machine is.
     pub fn detect() -> Self {
@@ -108,13 +112,14 @@ impl Cpu {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512bw")
         };
+        let vnni =
+            || avx512() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16");
         match self {
             Self::Portable => true,
             Self::Avx2 => avx2(),
             Self::Avx512 => avx512(),
-            Self::Avx512Vnni => {
-                avx512() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16")
-            }
+            Self::Avx512Vnni => vnni(),
+            Self::Amx => vnni() && amx::is_here(),
         }
     }
 
@@ -129,6 +134,7 @@ impl Cpu {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Amx => "amx",
         }
     }
 }
@@ -149,7 +155,7 @@ impl Computed for f32 {
     fn kernels(cpu: Cpu) -> Kernels<Self> {
         match cpu {
             #[cfg(target_arch = "x86_64")]
-            Cpu::Avx512 | Cpu::Avx512Vnni => avx512::single(),
+            Cpu::Avx512 | Cpu::Avx512Vnni | Cpu::Amx => avx512::single(),
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx2 => avx2::single(),
             _ => portable::single(),
@@ -160,6 +166,8 @@ impl Computed for f32 {
 impl Computed for Bf16 {
     fn kernels(cpu: Cpu) -> Kernels<Self> {
         match cpu {
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Amx => amx::half(),
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx512Vnni => avx512::half(),
             #[cfg(target_arch = "x86_64")]
@@ -172,6 +180,8 @@ impl Computed for Bf16 {
 impl Computed for u8 {
     fn kernels(cpu: Cpu) -> Kernels<Self> {
         match cpu {
+            #[cfg(target_arch = "x86_64")]
+            Cpu::Amx => amx::bytes(),
             #[cfg(target_arch = "x86_64")]
             Cpu::Avx512Vnni => avx512::bytes(),
             #[cfg(target_arch = "x86_64")]

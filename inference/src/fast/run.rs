@@ -175,6 +175,8 @@ impl<'a, E: Computed> Memory<'a, E> {
                     (strip.tile)(&Tile {
                         input: self.stored(conv.from.map).add(input),
                         taps: &conv.work.taps,
+                        run: conv.kind.side(),
+                        pixels: strip.pixels,
                         weights,
                         output: if conv.activated {
                             Output::Activated(self.stored(conv.to.map).add(output))
@@ -333,6 +335,8 @@ impl<'a, E: Computed> Memory<'a, E> {
                         tile(&Tile {
                             input: inputs.add((point * blocks * count + first) * BLOCK),
                             taps: taps.as_slice(),
+                            run: 1,
+                            pixels: squares,
                             weights: conv
                                 .weights
                                 .as_ptr()

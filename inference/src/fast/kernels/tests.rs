@@ -34,12 +34,13 @@ impl Random {
 
 const STEPS: [(Step, usize, usize); 3] = [(Step::Picture, 8, 4), (Step::Next, 16, 16), (Step::Second, 32, 16)];
 /// Numbers from an output block to the next one.
-const PLANE: usize = 40 * BLOCK;
+const PLANE: usize = 200 * BLOCK;
 
 /// What a tile is given, and what it writes into.
 struct Case<E: Element> {
     input: Vec<E>,
     taps: Vec<usize>,
+    run: usize,
     /// Of each block: [tap][group][output channel][channel of the group].
     weights: Vec<Vec<E::Weight>>,
     scale: Vec<f32>,
@@ -53,14 +54,19 @@ struct Case<E: Element> {
 
 impl<E: Element> Case<E> {
     fn new(random: &mut Random, blocks: usize, pixels: usize, step: usize, channels: usize) -> Self {
-        let taps: Vec<usize> = (0..1 + random.below(12)).map(|_| random.below(200)).collect();
+        // In a picture a line of the square is always a run.
+        let run = if channels < BLOCK || random.below(2) == 1 { 3 } else { 1 };
+        let mut taps = Vec::new();
+        for first in (0..1 + random.below(12)).map(|_| random.below(200)).collect::<Vec<_>>() {
+            taps.extend((0..run).map(|tap| first + tap * channels));
+        }
         let count = taps.len() * channels * BLOCK;
         let bytes = E::PRECISION == crate::fast::Precision::Int8;
         // As a layer's scales are: sums of many products come to a few units.
         let small = if bytes { 1.0 / (127.0 * 127.0) } else { 1.0 } / (taps.len() * channels) as f32;
         let finish = random.below(3);
         Self {
-            input: random.stored(200 + pixels * step + channels),
+            input: random.stored(200 + pixels * step + run * channels),
             weights: (0..blocks).map(|_| E::row(&random.floats(count)).weights).collect(),
             scale: random.floats(blocks * BLOCK).iter().map(|s| 4.0 * s * small).collect(),
             bias: random.floats(blocks * BLOCK),
@@ -70,6 +76,7 @@ impl<E: Element> Case<E> {
             numbers: if bytes { [0.9, 40.0, 60.0] } else { [1.0, 1.0, 0.0] },
             kind: random.below(4),
             taps,
+            run,
         }
     }
 
@@ -109,11 +116,20 @@ impl<E: Element> Case<E> {
                     1 => Output::Linear(plain[at..].as_mut_ptr()),
                     _ => Output::Activated(stored[at..].as_mut_ptr()),
                 };
-                let tile = (kernels.tile)(tile.0, tile.1, step.0).unwrap();
+                let function = (kernels.tile)(tile.0, tile.1, step.0).unwrap();
                 let input = self.input[pixel * step.1..].as_ptr();
                 // SAFETY: everything is as long as the case was made for.
                 unsafe {
-                    tile(&Tile { input, taps: &self.taps, weights: weights.as_ptr(), output, plane: PLANE, finish })
+                    function(&Tile {
+                        input,
+                        taps: &self.taps,
+                        run: self.run,
+                        pixels: tile.0,
+                        weights: weights.as_ptr(),
+                        output,
+                        plane: PLANE,
+                        finish,
+                    })
                 };
             }
         }
@@ -284,6 +300,8 @@ fn an_activation_is_what_it_should_be_from_far_below_to_far_above() {
                 tile(&Tile {
                     input: input.as_ptr(),
                     taps: &[0],
+                    run: 1,
+                    pixels: 1,
                     weights: weights.as_ptr(),
                     output: output_at,
                     plane: 0,

@@ -16,6 +16,10 @@ pub(in crate::fast) struct Tile<'a, E: Element> {
     pub(in crate::fast) input: *const E,
     /// Where under a pixel its inputs lie: an offset each block of input channels and weight of the square.
     pub(in crate::fast) taps: &'a [usize],
+    /// So many taps at a time lie side by side: 3 of a square's line, or 1.
+    pub(in crate::fast) run: usize,
+    /// As many as the tile is made for.
+    pub(in crate::fast) pixels: usize,
     /// In the order in which they are used: [tap][group][output block][output channel][channel of the group].
     pub(in crate::fast) weights: *const E::Weight,
     pub(in crate::fast) output: Output<E>,
@@ -103,17 +107,18 @@ pub(super) unsafe fn tile<
         }
         for block in 0..BLOCKS {
             let sums = |pixel: usize| L::Vector::load(spill.add((pixel * BLOCKS + block) * 16));
-            finish::<L, PIXELS>(t, block, sums);
+            finish::<L>(t, block, PIXELS, sums);
         }
     }
 }
 
 /// # Safety
-/// As of [`tile`]; `sums` gives those of a pixel in this block.
+/// As of [`tile`]; `sums` gives those of each of `pixels` pixels in this block.
 #[inline(always)]
-unsafe fn finish<L: Lanes, const PIXELS: usize>(
+pub(super) unsafe fn finish<L: Lanes>(
     t: &Tile<'_, L::Element>,
     block: usize,
+    pixels: usize,
     sums: impl Fn(usize) -> L::Vector,
 ) {
     let f = &t.finish;
@@ -122,7 +127,7 @@ unsafe fn finish<L: Lanes, const PIXELS: usize>(
         let output = match t.output {
             Output::Sums(to) => {
                 let to = to.add(block * t.plane);
-                for pixel in 0..PIXELS {
+                for pixel in 0..pixels {
                     sums(pixel).store(to.add(pixel * 16));
                 }
                 return;
@@ -130,7 +135,7 @@ unsafe fn finish<L: Lanes, const PIXELS: usize>(
             Output::Linear(to) => {
                 let (scale, bias) = (L::Vector::load(f.scale.add(block * 16)), L::Vector::load(f.bias.add(block * 16)));
                 let to = to.add(block * t.plane);
-                for pixel in 0..PIXELS {
+                for pixel in 0..pixels {
                     sums(pixel).mul_add(scale, bias).store(to.add(pixel * 16));
                 }
                 return;
@@ -142,7 +147,7 @@ unsafe fn finish<L: Lanes, const PIXELS: usize>(
         let scaled = |pixel: usize| sums(pixel).mul_add(scale, bias);
         if !f.addend.is_null() {
             let addend = f.addend.add(block * f.addend_plane);
-            for pixel in 0..PIXELS {
+            for pixel in 0..pixels {
                 let addend = L::Vector::load(addend.add((pixel + usize::from(f.odd)) / 2 * 16));
                 let value = L::swish(scaled(pixel).add(addend)).mul_add(gain, offset);
                 L::write(value, output.add(pixel * 16));
@@ -150,13 +155,13 @@ unsafe fn finish<L: Lanes, const PIXELS: usize>(
         } else if !f.shortcut.is_null() {
             let shortcut = f.shortcut.add(block * f.shortcut_plane);
             let shortcut_scale = L::Vector::all(f.shortcut_scale);
-            for pixel in 0..PIXELS {
+            for pixel in 0..pixels {
                 let value = L::swish(scaled(pixel)).mul_add(gain, offset);
                 let value = L::read(shortcut.add(pixel * 16)).mul_add(shortcut_scale, value);
                 L::write(value, output.add(pixel * 16));
             }
         } else {
-            for pixel in 0..PIXELS {
+            for pixel in 0..pixels {
                 L::write(L::swish(scaled(pixel)).mul_add(gain, offset), output.add(pixel * 16));
             }
         }
