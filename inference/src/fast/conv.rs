@@ -71,6 +71,8 @@ pub(super) struct Direct {
     pub(super) by_group: bool,
 }
 
+/// Pixels of a tile of which only some are wanted: fewer cost more each, more are wanted for fewer.
+const GATED: usize = 20;
 /// Weights of up to so many bytes stay in a core's cache while lines go by.
 const CACHED: usize = 600 << 10;
 
@@ -106,8 +108,10 @@ impl<E: Element> Ready<E> {
             (_, BLOCK) => Step::Second,
             _ => Step::Picture,
         };
+        // What is wanted at some pixels only is left out tile by tile.
+        let most = if sum.gate.is_some() { GATED } else { usize::MAX };
         let tiles = |&group: &Group| {
-            let strips = if winograd { Some(Vec::new()) } else { line(to.width, group.blocks, step, kernels) };
+            let strips = if winograd { Some(Vec::new()) } else { line(to.width, group.blocks, step, most, kernels) };
             Some(Tiles { group, strips: strips? })
         };
         let groups = shared.groups.iter().map(tiles).collect::<Option<Vec<_>>>()?;
@@ -205,9 +209,15 @@ impl Direct {
     }
 }
 
-/// The tiles of a line: as wide as can be, and nearly equal.
-fn line<E: Element>(width: usize, blocks: usize, step: Step, kernels: &Kernels<E>) -> Option<Vec<Strip<E>>> {
-    let most = *kernels.pixels.get(blocks - 1)?;
+/// The tiles of a line: as wide as can be, up to `most` pixels, and nearly equal.
+fn line<E: Element>(
+    width: usize,
+    blocks: usize,
+    step: Step,
+    most: usize,
+    kernels: &Kernels<E>,
+) -> Option<Vec<Strip<E>>> {
+    let most = most.min(*kernels.pixels.get(blocks - 1)?);
     shares(width, most)
         .map(|(x, pixels)| Some(Strip { x, pixels, tile: (kernels.tile)(pixels, blocks, step)? }))
         .collect()

@@ -112,8 +112,7 @@ impl Cpu {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512bw")
         };
-        let vnni =
-            || avx512() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16");
+        let vnni = || avx512() && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bf16");
         match self {
             Self::Portable => true,
             Self::Avx2 => avx2(),

@@ -214,7 +214,12 @@ macro_rules! matrix {
                     multiply!($product, $size, walk, pairs, row, 1, [], [], [])
                 } else {
                     multiply!(
-                        $product, $size, walk, pairs, row, 2,
+                        $product,
+                        $size,
+                        walk,
+                        pairs,
+                        row,
+                        2,
                         ["tileloadd tmm7, [{weights} + {line} * 2 + 64]"],
                         [" tmm1, tmm4, tmm7", " tmm3, tmm5, tmm7",],
                         ["tilestored [{first} + {line}], tmm1", "tilestored [{second} + {line}], tmm3",]

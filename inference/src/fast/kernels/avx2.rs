@@ -92,19 +92,13 @@ impl Vector for Ymm2 {
 #[inline(always)]
 unsafe fn swish(numbers: __m256) -> __m256 {
     let t = within(numbers);
-    let whole = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(t);
-    let power = power(&EXP2, _mm256_sub_ps(t, whole));
-    let power = _mm256_mul_ps(_mm256_fmadd_ps(power.0, power.1, _mm256_set1_ps(1.0)), scale(whole));
-    _mm256_div_ps(numbers, _mm256_add_ps(power, _mm256_set1_ps(1.0)))
+    _mm256_div_ps(numbers, one_and_power(t, &EXP2))
 }
 
 #[inline(always)]
 unsafe fn swish_roughly(numbers: __m256) -> __m256 {
     let t = within(numbers);
-    let whole = _mm256_floor_ps(t);
-    let power = power(&EXP2_ROUGHLY, _mm256_sub_ps(t, whole)).0;
-    let divisor = _mm256_fmadd_ps(power, scale(whole), _mm256_set1_ps(1.0));
-    _mm256_mul_ps(numbers, _mm256_rcp_ps(divisor))
+    _mm256_mul_ps(numbers, _mm256_rcp_ps(one_and_power(t, &EXP2_ROUGHLY)))
 }
 
 /// Exponents that f32 has.
@@ -113,14 +107,16 @@ unsafe fn within(numbers: __m256) -> __m256 {
     _mm256_max_ps(_mm256_min_ps(numbers, _mm256_set1_ps(FAR)), _mm256_set1_ps(-FAR))
 }
 
-/// A polynomial's value, and where.
+/// 1 + 2^t, by a polynomial for what is behind the point of t.
 #[inline(always)]
-unsafe fn power(factors: &[f32], at: __m256) -> (__m256, __m256) {
-    let mut power = _mm256_setzero_ps();
-    for factor in factors {
-        power = _mm256_fmadd_ps(power, at, _mm256_set1_ps(*factor));
+unsafe fn one_and_power(t: __m256, factors: &[f32]) -> __m256 {
+    let whole = _mm256_floor_ps(t);
+    let part = _mm256_sub_ps(t, whole);
+    let mut power = _mm256_set1_ps(factors[0]);
+    for factor in &factors[1..] {
+        power = _mm256_fmadd_ps(power, part, _mm256_set1_ps(*factor));
     }
-    (power, at)
+    _mm256_fmadd_ps(power, scale(whole), _mm256_set1_ps(1.0))
 }
 
 /// Two to the power of whole numbers.

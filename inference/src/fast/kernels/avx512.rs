@@ -71,14 +71,7 @@ impl Vector for Zmm {
     #[inline(always)]
     unsafe fn swish(self) -> Self {
         let t = _mm512_min_ps(self.0, _mm512_set1_ps(FAR));
-        let whole = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(t);
-        let part = _mm512_sub_ps(t, whole);
-        let mut power = _mm512_set1_ps(EXP2[0]);
-        for factor in &EXP2[1..] {
-            power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(*factor));
-        }
-        let power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(1.0));
-        let divisor = _mm512_add_ps(_mm512_scalef_ps(power, whole), _mm512_set1_ps(1.0));
+        let divisor = one_and_power(t, &EXP2);
         // Fourteen bits, and one step of Newton's for the rest: cheaper than a division.
         let inverse = _mm512_rcp14_ps(divisor);
         let inverse = _mm512_mul_ps(inverse, _mm512_fnmadd_ps(divisor, inverse, _mm512_set1_ps(2.0)));
@@ -87,17 +80,25 @@ impl Vector for Zmm {
 
     #[inline(always)]
     unsafe fn swish_roughly(self) -> Self {
-        // What is behind the point, of t - floor(t).
-        let part = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0);
-        let mut power = _mm512_set1_ps(EXP2_ROUGHLY[0]);
-        for factor in &EXP2_ROUGHLY[1..] {
-            power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(*factor));
-        }
-        // It scales by the floor; beyond f32 it is infinite, and the inverse zero.
-        let divisor = _mm512_add_ps(_mm512_scalef_ps(power, self.0), _mm512_set1_ps(1.0));
-        Self(_mm512_mul_ps(self.0, _mm512_rcp14_ps(divisor)))
+        // Beyond f32 it is infinite, and the inverse zero.
+        Self(_mm512_mul_ps(self.0, _mm512_rcp14_ps(one_and_power(self.0, &EXP2_ROUGHLY))))
     }
 }
+
+/// 1 + 2^t, by a polynomial for what is behind the point of t.
+#[inline(always)]
+unsafe fn one_and_power(t: __m512, factors: &[f32]) -> __m512 {
+    let part = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(t);
+    let mut power = _mm512_set1_ps(factors[0]);
+    for factor in &factors[1..] {
+        power = _mm512_fmadd_ps(power, part, _mm512_set1_ps(*factor));
+    }
+    // It scales by the floor.
+    _mm512_add_ps(_mm512_scalef_ps(power, t), _mm512_set1_ps(1.0))
+}
+
+/// Weights that are fetched before they are needed: eight channels of a pair of blocks.
+const AHEAD: usize = 256;
 
 pub(super) struct Single;
 
@@ -120,6 +121,8 @@ impl Lanes for Single {
 
     #[inline(always)]
     unsafe fn weights(from: *const f32) -> __m512 {
+        // They are used once a tile: where they don't stay in the first cache, none is waited for.
+        _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
         _mm512_loadu_ps(from)
     }
 
