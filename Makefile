@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 BENCH ?=
 PROFILE ?=
-.PHONY: help demo up test golden chaos chaos-short sanitize bench-core bench-inference setup deps nats clip fmt lint
+.PHONY: help demo up test golden chaos chaos-short sanitize bench-core bench-inference bench-pipeline setup deps nats clip fmt lint
 
 # Where reference data lies beside the checkout, the tests and the demo find it. What the environment says wins.
 ifneq ($(wildcard ../shared/golden),)
@@ -79,6 +79,10 @@ bench-core: deps nats ## measure the event core, as lines of JSON (a release bui
 bench-inference: deps ## measure the network beside its peers, as lines of JSON, or by layer: [BENCH="words"] [PROFILE=1]
 	@$(if $(PROFILE),,scripts/peers.sh || true)
 	@cargo bench --locked -p kadr-inference --bench inference -- $(BENCH) $(if $(PROFILE),--profile)
+
+bench-pipeline: deps nats $(if $(KADR_FIXTURES),,clip) ## measure the whole way of a clip beside its peers, as lines of JSON: [CLIP=path]
+	@scripts/peers.sh || true
+	@cargo bench --locked -p kadr --bench pipeline -- $(if $(filter file,$(origin CLIP)),,"$(CLIP)")
 
 setup: deps nats clip ## all that make demo sets up: NATS server, clip, weights
 	cargo build --locked -p kadr

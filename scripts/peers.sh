@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes sure of the Python environment in which `make bench-inference` measures kadr's peers: .kadr/peers, a virtual
-# environment of its own. Needs no network once it is there. Without it the benchmark measures kadr alone.
+# Makes sure of the Python environment in which `make bench-inference` and `make bench-pipeline` measure kadr's peers:
+# .kadr/peers, a virtual environment of its own. Needs no network once it is there. Without it they measure kadr alone.
 set -eu
 cd "$(dirname "$0")/.."
 
 here=.kadr/peers
-pinned='onnxruntime==1.32.0 openvino==2026.4.1 onnx==1.23.2 numpy==2.4.6 safetensors==0.8.0'
+pinned='onnxruntime==1.32.0 openvino==2026.4.1 onnx==1.23.2 numpy==2.4.6 safetensors==0.8.0 opencv-python-headless==5.0.0.93'
 
 # What is in it is written there last: a folder without it was left unfinished, one with another list is of another time.
 if [ "$(cat "$here/pinned" 2>/dev/null)" = "$pinned" ]; then
@@ -25,7 +25,7 @@ python3 -c 'import venv, ensurepip' 2>/dev/null ||
     without_peers "Python's venv or pip is missing: install what Debian calls python3-venv and python3-pip"
 
 rm -rf "$here"
-echo "kadr: making $here: $pinned (some 400 MB)" >&2
+echo "kadr: making $here: $pinned (some 500 MB)" >&2
 mkdir -p .kadr
 python3 -m venv "$here" || without_peers "the virtual environment $here can't be made"
 # shellcheck disable=SC2086 # a list of words
