@@ -63,8 +63,8 @@ impl<'a> Kadr<'a> {
     }
 
     pub(crate) fn run(&self, precision: Precision) -> Run {
-        let mut command = self.command(&["analyze", "--model", MODEL, "--precision", &precision.to_string(), "--out"]);
-        command.arg(&self.out).arg(&self.task.clip);
+        let mut command = self.command(&["analyze", "--model", MODEL, "--precision", &precision.to_string()]);
+        command.arg("--out").arg(&self.out).arg(&self.task.clip);
         let (begun, cpu) = (Instant::now(), cpu_seconds());
         done(&mut command);
         let (seconds, cpu_seconds) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
