@@ -11,18 +11,28 @@ use crate::{CONFIDENCE, network::Network, picture::Picture};
 
 const WARM_UP: usize = 3;
 
-/// Each precision by the best kernels that there are here; and f32 as machines without AVX-512 compute it. Int8 is
-/// calibrated on the picture itself.
+/// Each precision by the best kernels that there are here; f32 also as machines without AVX-512 compute it, the others as
+/// machines without AMX do. Int8 is calibrated on the picture itself.
 pub(crate) fn engines(network: &Network, picture: &Picture) -> Vec<Engine> {
     let Network { plan, parameters, .. } = network;
     let mut calibrator = Calibrator::new(plan, parameters, "", picture.input, 1).expect("the weights fit");
     calibrator.add_planes(&picture.planes).expect("a picture of its size");
     let calibration = calibrator.finish();
     let best = Cpu::detect();
-    let plainer = Some(Cpu::Avx2).filter(|&avx2| avx2 < best).map(|avx2| (Mode::F32, avx2));
-    let kinds = [(Mode::F32, best)].into_iter().chain(plainer);
-    let kinds = kinds.chain([(Mode::Bf16, best), (Mode::Int8(&calibration), best)]);
-    kinds.map(|(mode, cpu)| Engine::load(plan, parameters, mode, cpu).expect("the weights fit")).collect()
+    let plainer = |mode, cpu| Some((mode, cpu)).filter(|_| cpu < best);
+    let kinds = [
+        Some((Mode::F32, best)),
+        plainer(Mode::F32, Cpu::Avx2),
+        Some((Mode::Bf16, best)),
+        plainer(Mode::Bf16, Cpu::Avx512Vnni),
+        Some((Mode::Int8(&calibration), best)),
+        plainer(Mode::Int8(&calibration), Cpu::Avx512Vnni),
+    ];
+    kinds
+        .into_iter()
+        .flatten()
+        .map(|(mode, cpu)| Engine::load(plan, parameters, mode, cpu).expect("the weights fit"))
+        .collect()
 }
 
 /// One worker, with a picture.

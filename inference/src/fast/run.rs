@@ -148,7 +148,10 @@ impl<'a, E: Computed> Memory<'a, E> {
             });
         } else {
             team.run(bands, &|_, task| {
-                conv.groups.iter().for_each(|tiles| self.lines(conv, tiles, lines(task), wanted));
+                // A line of the input stays in the first cache while all groups read it.
+                for y in lines(task) {
+                    conv.groups.iter().for_each(|tiles| self.lines(conv, tiles, y..y + 1, wanted));
+                }
             });
         }
     }

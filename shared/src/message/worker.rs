@@ -25,7 +25,7 @@ pub enum WeightsState {
     /// Loaded and warm.
     Ready {
         model: ModelStamp,
-        /// What computes: `avx512-vnni`, `avx512`, `avx2`, `portable` or `cuda`.
+        /// What computes: `amx`, `avx512-vnni`, `avx512`, `avx2`, `portable` or `cuda`.
         path: String,
     },
     /// Frames are refused for this reason; it is tried again.
