@@ -14,6 +14,12 @@ override KADR_FIXTURES := $(abspath $(KADR_FIXTURES))
 export KADR_FIXTURES
 endif
 
+# The peers' environment, once scripts/peers.sh has made it: a test compares with ONNX Runtime itself.
+ifneq ($(wildcard .kadr/peers/pinned),)
+KADR_PEERS ?= $(abspath .kadr/peers)
+export KADR_PEERS
+endif
+
 # Folders of weights, in the order of search. Absolute: tests run in the folders of their crates.
 ifeq ($(wildcard ../shared/models),)
 KADR_MODELS ?= $(abspath models)

@@ -1,9 +1,12 @@
-//! Says whether the folder of reference data is there, so that tests which need it are shown as ignored where it is not.
+//! Says whether the folder of reference data and the peers' environment are there, so that tests which need them are shown as
+//! ignored where they are not.
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=KADR_FIXTURES");
-    println!("cargo:rustc-check-cfg=cfg(kadr_fixtures)");
-    if std::env::var_os("KADR_FIXTURES").is_some() {
-        println!("cargo:rustc-cfg=kadr_fixtures");
+    for (variable, name) in [("KADR_FIXTURES", "kadr_fixtures"), ("KADR_PEERS", "kadr_peers")] {
+        println!("cargo:rerun-if-env-changed={variable}");
+        println!("cargo:rustc-check-cfg=cfg({name})");
+        if std::env::var_os(variable).is_some() {
+            println!("cargo:rustc-cfg={name}");
+        }
     }
 }

@@ -3,12 +3,13 @@
 # missing; elsewhere it only says what to type. It does nothing, and needs no network, when all is there.
 # It installs no Rust and nothing of kadr's own (that goes into .kadr by nats.sh and clip.sh).
 # usage: scripts/deps.sh [test|ci]     test: also what only tests use (a PostgreSQL server)
-#                                      ci: also what only the checks of scripts and container files use
+#                                      ci: also what only the checks of scripts and container files use, and Python's venv
 set -eu
 
 has() { command -v "$1" >/dev/null 2>&1; }
 # Debian keeps the server's programs off PATH.
 has_postgres() { has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
+has_venv() { python3 -c 'import venv, ensurepip' 2>/dev/null; }
 has_yaml() { python3 -c 'import yaml' 2>/dev/null || /usr/bin/python3 -c 'import yaml' 2>/dev/null; }
 
 # The Debian packages of what is missing.
@@ -24,6 +25,7 @@ missing() {
     if [ "${1-}" = ci ]; then
         has shellcheck || echo shellcheck
         has_yaml || echo python3-yaml
+        has_venv || echo python3-venv
     fi
 }
 
@@ -58,7 +60,7 @@ for package in $packages; do
     postgresql)
         echo "kadr: warning: PostgreSQL's server is missing; tests that need it will fail. To mend it: $command" >&2
         ;;
-    shellcheck | python3-yaml)
+    shellcheck | python3-yaml | python3-venv)
         echo "kadr: warning: $package is missing; what it checks is left out. To mend it: $command" >&2
         ;;
     *)
