@@ -19,8 +19,8 @@ use kadr_shared::testkit::free_ports;
 use crate::process::{Kind, Slot};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-/// Enough for a run's streams; little enough to be filled at once.
-const DISK: &str = "192m";
+/// Far more than the streams of a run of some minutes; little enough to be filled at once, in memory.
+const DISK: &str = "2g";
 
 pub struct Node {
     pub slot: Slot,
