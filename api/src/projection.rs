@@ -11,9 +11,9 @@ use std::time::Duration;
 use async_nats::jetstream::context::GetStreamError;
 use kadr_shared::{
     domain::EventError,
+    log::{self, ExtentError},
     nats::Nats,
     streams::{self, StreamsError},
-    subjects,
     telemetry::chain,
 };
 use tokio::{
@@ -101,12 +101,13 @@ impl ProjectionError {
     }
 }
 
-/// Asks for the end of the log, within a deadline.
-pub(crate) async fn log_end(nats: &Nats) -> Result<LogEnd, ProjectionError> {
-    let asked = timeout(ASK_DEADLINE, nats.jetstream.get_stream(subjects::EVENTS)).await;
-    let stream = asked.map_err(|_| ProjectionError::Silent)??;
-    let info = stream.cached_info();
-    Ok(LogEnd { stream: info.created.unix_timestamp_nanos().to_string(), last: info.state.last_sequence })
+/// Asks for the end of the log, after `read` was read of it.
+pub(crate) async fn log_end(nats: &Nats, read: u64) -> Result<LogEnd, ProjectionError> {
+    let extent = log::extent(nats, read, ASK_DEADLINE).await.map_err(|error| match error {
+        ExtentError::Silent => ProjectionError::Silent,
+        ExtentError::Stream(source) => source.into(),
+    })?;
+    Ok(LogEnd { stream: extent.made.unix_timestamp_nanos().to_string(), last: extent.last })
 }
 
 /// What ended a stretch of following in order.
@@ -192,7 +193,7 @@ impl Projection {
         self.model.prepare().await?;
         // The checkpoint first: another API may write what was appended since.
         let at = in_time(self.model.checkpoint()).await?;
-        let log = log_end(&self.nats).await?;
+        let log = log_end(&self.nats, at.seq).await?;
         let rewound = at.stream == log.stream && at.seq > log.last;
         let claim = in_time(self.writer.claim(&log.stream, rewound)).await?;
         if claim.anew {
@@ -212,7 +213,7 @@ impl Projection {
     async fn has_moved(&self, stream: &str) -> bool {
         use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
         let seq = self.position.borrow().seq;
-        match log_end(&self.nats).await {
+        match log_end(&self.nats, seq).await {
             Ok(log) if log.stream != stream || log.last < seq => return true,
             Ok(_) => {}
             Err(ProjectionError::Stream(e)) => {

@@ -142,7 +142,7 @@ impl Desk {
                 lane.at = At::Resting(Instant::now() + REST);
             }
             // The service ends.
-            Ended::Replaced => {}
+            Ended::Replaced { .. } => {}
         }
         self.advance(scenario, book);
     }

@@ -15,7 +15,7 @@ use kadr_shared::{
     tail::{Entry, Feed, Tail},
     telemetry::chain,
 };
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -95,10 +95,16 @@ struct Service {
 enum Role {
     Following,
     /// Asks where the log ends: decisions are made only from the whole of it.
-    Asking(BoxFuture<'static, Option<u64>>),
+    Asking(BoxFuture<'static, Option<Asked>>),
     /// Reads up to there.
     CatchingUp(u64),
     Leading(Box<Inbox>),
+}
+
+/// Where the log ends, and what had been read of it when that was asked: more may have been read since.
+struct Asked {
+    read: u64,
+    end: u64,
 }
 
 struct Inbox {
@@ -112,7 +118,7 @@ enum Next {
     Event(Entry),
     Beat(Entry),
     Input(Entry),
-    End(Option<u64>),
+    End(Option<Asked>),
     Ended(ScenarioId, Ended),
     Acknowledged(u64),
     Term,
@@ -151,12 +157,14 @@ impl Service {
             }
             Next::Beat(entry) => self.runners.hear(&entry, now),
             Next::Input(entry) => self.take(entry),
-            Next::End(end) => self.note_end(end)?,
+            Next::End(asked) => self.note_end(asked)?,
             Next::Ended(scenario, ended) => {
                 match &ended {
                     Ended::Stored { .. } => self.leadership.tell(None),
                     Ended::Failed(failure) => self.leadership.tell(Some(failure.clone())),
-                    Ended::Replaced => return Err(self.replaced(0)),
+                    Ended::Replaced { end, read } => {
+                        return Err(OrchestratorError::Replaced { end: *end, read: *read });
+                    }
                     Ended::Behind { .. } | Ended::Void => {}
                 }
                 self.desk.note(&scenario, &ended, &self.book);
@@ -183,13 +191,12 @@ impl Service {
         self.role = if self.leadership.term() == 0 { Role::Following } else { Role::Asking(self.ask_for_end()) };
     }
 
-    fn ask_for_end(&self) -> BoxFuture<'static, Option<u64>> {
-        let jetstream = self.nats.jetstream.clone();
+    fn ask_for_end(&self) -> BoxFuture<'static, Option<Asked>> {
+        let (nats, read) = (self.nats.clone(), self.book.position());
         Box::pin(async move {
-            match timeout(PATIENCE, jetstream.get_stream(subjects::EVENTS)).await {
-                Ok(Ok(stream)) => return Some(stream.cached_info().state.last_sequence),
-                Ok(Err(error)) => warn!(error = chain(&error), "can't read the log's end, trying again"),
-                Err(_) => warn!("can't read the log's end in time, trying again"),
+            match log::extent(&nats, read, PATIENCE).await {
+                Ok(extent) => return Some(Asked { read, end: extent.last }),
+                Err(error) => warn!(error = chain(&error), "can't read the log's end, trying again"),
             }
             // Asked again at once, a server without the stream would be asked without a pause.
             tokio::time::sleep(LOOK).await;
@@ -197,18 +204,14 @@ impl Service {
         })
     }
 
-    fn note_end(&mut self, end: Option<u64>) -> Result<(), OrchestratorError> {
-        match end {
-            Some(end) if end < self.book.position() => return Err(self.replaced(end)),
-            Some(end) => self.role = Role::CatchingUp(end),
+    fn note_end(&mut self, asked: Option<Asked>) -> Result<(), OrchestratorError> {
+        match asked {
+            Some(Asked { read, end }) if end < read => return Err(OrchestratorError::Replaced { end, read }),
+            Some(Asked { end, .. }) => self.role = Role::CatchingUp(end),
             None => self.role = Role::Asking(self.ask_for_end()),
         }
         self.lead_once_caught_up();
         Ok(())
-    }
-
-    const fn replaced(&self, end: u64) -> OrchestratorError {
-        OrchestratorError::Replaced { end, read: self.book.position() }
     }
 
     fn lead_once_caught_up(&mut self) {

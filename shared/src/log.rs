@@ -1,7 +1,11 @@
-//! The log as events: reading messages of `KADR_EVENTS`, and appending one with the expected sequence.
+//! The log as events: reading messages of `KADR_EVENTS`, asking where it ends, and appending one with the expected sequence.
 
-use async_nats::jetstream::message::PublishMessage;
+use std::time::Duration;
+
+use async_nats::jetstream::{context::GetStreamError, message::PublishMessage};
 use serde::Deserialize;
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     domain::{Cause, Event, EventBody, EventData, EventError},
@@ -24,6 +28,43 @@ pub enum LogError {
     Write(#[source] serde_json::Error),
     #[error(transparent)]
     Publish(#[from] PublishFailed),
+}
+
+/// The log as the leader of its stream has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent {
+    pub made: OffsetDateTime,
+    pub last: u64,
+}
+
+/// Where the log ends can't be told now.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtentError {
+    #[error("NATS does not say in time where the log ends")]
+    Silent,
+    #[error("NATS does not say where the log ends")]
+    Stream(#[from] GetStreamError),
+}
+
+/// For how long an end before what was read of it must stay so to be believed. A node that has just begun to lead, or has
+/// woken up, may know less for a moment than another one has already told.
+const DOUBT: Duration = Duration::from_secs(3);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Where the log ends, after `read` was read of it. Less than that is another log, or one that was put back.
+/// Each try takes `patience` at most.
+pub async fn extent(nats: &Nats, read: u64, patience: Duration) -> Result<Extent, ExtentError> {
+    let begun = Instant::now();
+    loop {
+        let asked = timeout(patience, nats.jetstream.get_stream(subjects::EVENTS)).await;
+        let stream = asked.map_err(|_| ExtentError::Silent)??;
+        let info = stream.cached_info();
+        let extent = Extent { made: info.created, last: info.state.last_sequence };
+        if extent.last >= read || begun.elapsed() >= DOUBT {
+            return Ok(extent);
+        }
+        sleep(ASK_AGAIN).await;
+    }
 }
 
 /// A reader of the whole log from a sequence on.

@@ -49,7 +49,7 @@ async fn run(model: &ReadModel, nats: &Nats, progress: impl Fn(Progress)) -> Res
     let begun = Instant::now();
     timeout(ENSURE_DEADLINE, streams::ensure(nats)).await.map_err(|_| ProjectionError::Silent)??;
     model.prepare().await?;
-    let log = log_end(nats).await?;
+    let log = log_end(nats, 0).await?;
     let mut writer = Writer::new(model.clone());
     in_time(writer.begin_anew(&log.stream)).await?;
 

@@ -1,6 +1,6 @@
 //! What is asked of the server for one decision: append, purge, look. Each in bounded time; nothing here decides.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use kadr_shared::{
@@ -12,10 +12,11 @@ use kadr_shared::{
     subjects,
     telemetry::chain,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// For an append, a read or a purge. Short: a stop that waits behind a lost acknowledgement is to be done in time.
 const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A request that follows from the state with `last` as its sequence.
 pub(super) struct Job {
@@ -39,8 +40,11 @@ pub(crate) enum Ended {
     Void,
     /// It is not known whether anything was stored. Trying again is safe.
     Failed(String),
-    /// The log ends before what was read of it: it is another one.
-    Replaced,
+    /// The scenario's log ends before what was read of it: it is another one.
+    Replaced {
+        end: u64,
+        read: u64,
+    },
 }
 
 impl Job {
@@ -83,8 +87,23 @@ impl Job {
         }
     }
 
-    /// Where the scenario's log ends, by the stream's leader.
+    /// How the newest state is to this one's, by the stream's leader. An end before what was read is looked at again: a node
+    /// that has just begun to lead may know less for a moment than another one has already told.
     async fn look(&self) -> Result<Ended, String> {
+        let begun = Instant::now();
+        loop {
+            let last = self.last().await?;
+            match last.cmp(&self.last) {
+                Ordering::Less if begun.elapsed() < PATIENCE => sleep(LOOK_AGAIN).await,
+                Ordering::Less => return Ok(Ended::Replaced { end: last, read: self.last }),
+                Ordering::Equal => return Ok(Ended::Void),
+                Ordering::Greater => return Ok(Ended::Behind { last }),
+            }
+        }
+    }
+
+    /// Where the scenario's log ends.
+    async fn last(&self) -> Result<u64, String> {
         let filter = subjects::events_of(&self.scenario);
         let read = async {
             let stream = self.nats.jetstream.get_stream_no_info(subjects::EVENTS).await.map_err(|e| chain(&e))?;
@@ -94,12 +113,7 @@ impl Job {
                 Err(error) => Err(chain(&error)),
             }
         };
-        let last = timeout(PATIENCE, read).await.map_err(|_| "the log can't be read in time".to_owned())??;
-        Ok(match last.cmp(&self.last) {
-            std::cmp::Ordering::Less => Ended::Replaced,
-            std::cmp::Ordering::Equal => Ended::Void,
-            std::cmp::Ordering::Greater => Ended::Behind { last },
-        })
+        timeout(PATIENCE, read).await.map_err(|_| "the log can't be read in time".to_owned())?
     }
 
     async fn purge(&self) -> Result<(), String> {
