@@ -3,15 +3,17 @@
 //! The client's ordered consumer starts over from everything if it is recreated before its first message, notices the loss
 //! of its consumer (with the node that it lay on) after half a minute, and ends on some errors. A [`Tail`] has a
 //! short-lived consumer of its own, which it makes anew from its own position whenever anything is unclear: no gap, no
-//! repeat, whatever happens underneath.
+//! repeat, whatever happens underneath. A cluster that has lost the leader of its metadata makes no consumer for some
+//! seconds, while streams have theirs: meanwhile messages are asked for one by one.
 
 use std::time::Duration;
 
 use async_nats::jetstream::{
     self, Message,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
+    stream::LastRawMessageErrorKind,
 };
-use futures::StreamExt;
+use futures::{StreamExt, future::BoxFuture};
 use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::{debug, warn};
@@ -25,6 +27,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// For making a consumer, ever longer up to [`ASK_TIMEOUT`]: one that was put on a node that can't keep it (its disk is full)
 /// is never answered for, and the next may be put on another.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// A consumer is made in some milliseconds. One that takes so long may take long.
+const UNUSUAL: Duration = Duration::from_millis(250);
 /// The server says so often that it has nothing; twice as long without a word, and the consumer is taken for lost.
 const HEARTBEAT: Duration = Duration::from_millis(750);
 /// A request for messages waits at the server for so long.
@@ -41,12 +45,18 @@ pub struct Tail {
     filter: String,
     next: u64,
     reading: Option<Reading>,
+    /// A consumer that is being made.
+    opening: Option<Opening>,
     /// Consumers in a row that could not be made.
     failures: u32,
+    /// The last message was asked for by itself, and there may be another one.
+    by_hand: bool,
     /// For a stream in memory: when it was made. Another one begins anew.
     made: Option<OffsetDateTime>,
     volatile: bool,
 }
+
+type Opening = BoxFuture<'static, Result<pull::Stream, async_nats::Error>>;
 
 struct Reading {
     messages: pull::Stream,
@@ -73,7 +83,9 @@ impl Tail {
             filter: filter.into(),
             next: from.max(1),
             reading: None,
+            opening: None,
             failures: 0,
+            by_hand: false,
             made: None,
             volatile: false,
         }
@@ -120,13 +132,13 @@ impl Tail {
     async fn poll(&mut self) -> Result<Option<Entry>, async_nats::Error> {
         let reading = match &mut self.reading {
             Some(reading) => reading,
-            None => {
-                let patience = OPEN_TIMEOUT.saturating_mul(self.failures + 1).min(ASK_TIMEOUT);
-                self.failures = (self.failures + 1).min(10);
-                let messages = timeout(patience, self.open()).await??;
-                self.failures = 0;
-                self.reading.insert(Reading { messages, delivered: 0 })
-            }
+            None => match self.open().await {
+                Opened::Consumer(messages) => {
+                    self.failures = 0;
+                    self.reading.insert(Reading { messages: messages?, delivered: 0 })
+                }
+                Opened::NotYet => return self.ask().await,
+            },
         };
         let next = if self.volatile {
             match timeout(SILENCE, reading.messages.next()).await {
@@ -166,13 +178,85 @@ impl Tail {
         Ok(Some(Entry { seq, time, pending, message }))
     }
 
-    async fn open(&mut self) -> Result<pull::Stream, async_nats::Error> {
+    /// Goes on making a consumer; what is there after a while.
+    async fn open(&mut self) -> Opened {
         if self.volatile {
-            let made = self.jetstream.get_stream(self.stream).await?.cached_info().created;
-            if self.made.replace(made).is_some_and(|before| before != made) {
-                self.next = 1;
-            }
+            let opened = timeout(self.patience(), self.open_volatile()).await;
+            return Opened::Consumer(opened.unwrap_or_else(|late| Err(late.into())));
         }
+        let opening = match &mut self.opening {
+            Some(opening) => opening,
+            None => {
+                let (patience, rest) = (self.patience(), if self.failures > 1 { RETRY } else { Duration::ZERO });
+                let consumer = self.consumer();
+                self.opening.insert(Box::pin(async move {
+                    tokio::time::sleep(rest).await;
+                    timeout(patience, consumer).await?
+                }))
+            }
+        };
+        let usual = if self.by_hand { Duration::ZERO } else { UNUSUAL };
+        tokio::select! {
+            biased;
+            opened = opening => {
+                self.opening = None;
+                match opened {
+                    Ok(messages) => Opened::Consumer(Ok(messages)),
+                    Err(error) => {
+                        warn!(stream = self.stream, filter = self.filter, %error, "no consumer could be made, trying again");
+                        Opened::NotYet
+                    }
+                }
+            }
+            () = tokio::time::sleep(usual) => Opened::NotYet,
+        }
+    }
+
+    /// For the next try to make a consumer.
+    fn patience(&mut self) -> Duration {
+        let patience = OPEN_TIMEOUT.saturating_mul(self.failures + 1).min(ASK_TIMEOUT);
+        self.failures = (self.failures + 1).min(10);
+        patience
+    }
+
+    /// The next message by itself: it takes a leader of the stream, and nothing else.
+    async fn ask(&mut self) -> Result<Option<Entry>, async_nats::Error> {
+        self.by_hand = false;
+        let read = async {
+            let stream = self.jetstream.get_stream_no_info(self.stream).await?;
+            Ok::<_, async_nats::Error>(stream.get_first_raw_message_by_subject(&self.filter, self.next).await)
+        };
+        let message = match timeout(OPEN_TIMEOUT, read).await?? {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        self.by_hand = true;
+        let (seq, time) = (message.sequence, message.time.into());
+        let message = async_nats::Message {
+            subject: message.subject,
+            reply: None,
+            length: message.payload.len(),
+            payload: message.payload,
+            headers: Some(message.headers),
+            status: None,
+            description: None,
+        };
+        // Whether it is the last one is not known.
+        let message = Message { message, context: self.jetstream.clone() };
+        Ok(Some(Entry { seq, time, pending: 1, message }))
+    }
+
+    async fn open_volatile(&mut self) -> Result<pull::Stream, async_nats::Error> {
+        let made = self.jetstream.get_stream(self.stream).await?.cached_info().created;
+        if self.made.replace(made).is_some_and(|before| before != made) {
+            self.next = 1;
+        }
+        self.consumer().await
+    }
+
+    /// A consumer from the next message on.
+    fn consumer(&self) -> impl Future<Output = Result<pull::Stream, async_nats::Error>> + Send + use<> {
         let config = pull::Config {
             filter_subject: self.filter.clone(),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: self.next },
@@ -182,10 +266,20 @@ impl Tail {
             memory_storage: true,
             ..pull::Config::default()
         };
-        let consumer: PullConsumer = self.jetstream.create_consumer_on_stream(config, self.stream).await?;
-        let stream = consumer.stream().max_messages_per_batch(BATCH).heartbeat(HEARTBEAT).expires(PULL);
-        Ok(stream.messages().await?)
+        let (jetstream, stream) = (self.jetstream.clone(), self.stream);
+        async move {
+            let consumer: PullConsumer = jetstream.create_consumer_on_stream(config, stream).await?;
+            let stream = consumer.stream().max_messages_per_batch(BATCH).heartbeat(HEARTBEAT).expires(PULL);
+            Ok(stream.messages().await?)
+        }
     }
+}
+
+/// What became of making a consumer.
+enum Opened {
+    Consumer(Result<pull::Stream, async_nats::Error>),
+    /// It is still being made, or could not be.
+    NotYet,
 }
 
 /// A [`Tail`] that reads ahead. Reading ends when it is dropped.

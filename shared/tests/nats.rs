@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+use async_nats::jetstream;
 use futures::TryStreamExt;
 use kadr_shared::{
     domain::{Cause, Command, CommandEnvelope, EventData, Fact},
@@ -12,6 +13,7 @@ use kadr_shared::{
     publish::Stored,
     server::{Server, ServerError},
     streams, subjects,
+    tail::Tail,
     testkit::{TestServer, eventually},
 };
 
@@ -54,6 +56,19 @@ async fn an_inbox_that_was_lost_begins_above_every_input_of_the_log() {
     assert!(
         matches!(inbox::send_command(&nats, &gate(), &envelope("k3")).await.unwrap(), Stored::At(n) if n == first + 1)
     );
+}
+
+/// As a node that has just begun to lead may not know yet what another one has told.
+#[tokio::test]
+async fn an_end_before_what_was_read_is_asked_for_again_and_believed_if_it_stays_so() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    streams::ensure(&nats).await.unwrap();
+    let patience = std::time::Duration::from_secs(10);
+    let scenario = gate();
+    let (extent, _) = tokio::join!(log::extent(&nats, 1, patience), append(&nats, &scenario, 0));
+    assert_eq!(extent.unwrap().last, 1);
+    assert_eq!(log::extent(&nats, 2, patience).await.unwrap().last, 1);
 }
 
 #[tokio::test]
@@ -180,6 +195,46 @@ async fn a_reader_goes_on_without_gap_or_repeat_when_its_consumer_is_taken_away(
         }
         assert_eq!(tail.next().await.seq, last - 1);
         assert_eq!(tail.next().await.seq, last);
+    }
+}
+
+/// As while a cluster has lost the leader of its metadata.
+#[tokio::test]
+async fn a_reader_goes_on_while_no_consumer_can_be_made() {
+    let server = TestServer::start().await;
+    let nats = server.nats().await;
+    let config = jetstream::stream::Config {
+        name: "KEPT".into(),
+        subjects: vec!["kept.>".into()],
+        max_consumers: 1,
+        ..Default::default()
+    };
+    let stream = nats.jetstream.create_stream(config).await.unwrap();
+    let only = jetstream::consumer::pull::Config { durable_name: Some("only".into()), ..Default::default() };
+    stream.create_consumer(only).await.unwrap();
+    let mut tail = Tail::new(nats.jetstream.clone(), "KEPT", "kept.some.>", 1);
+    for number in 0..40 {
+        let subject = if number % 4 == 3 { "kept.others" } else { "kept.some.1" };
+        nats.jetstream.publish(subject, number.to_string().into()).await.unwrap().await.unwrap();
+    }
+    let mut found = Vec::new();
+    for _ in 0..20 {
+        found.push(tail.next().await.seq);
+    }
+    // And by a consumer again, without gap or repeat.
+    stream.delete_consumer("only").await.unwrap();
+    for _ in 20..30 {
+        found.push(tail.next().await.seq);
+    }
+    assert_eq!(found, (1..=40).filter(|seq| seq % 4 != 0).collect::<Vec<u64>>());
+    // Only a consumer knows that there is nothing behind a message.
+    for seq in 41.. {
+        nats.jetstream.publish("kept.some.2", "".into()).await.unwrap().await.unwrap();
+        let entry = tail.next().await;
+        assert_eq!(entry.seq, seq);
+        if entry.pending == 0 {
+            break;
+        }
     }
 }
 

@@ -21,8 +21,8 @@ const fn tolerance(kind: Kind) -> Tolerance {
     match kind {
         // A server keeps parts of its streams in memory, and its garbage until it is collected.
         Kind::Nats => Tolerance { part: 0.35, rss_kib: 48 << 10, files: 40 },
-        // More files are in hand at a run's end than in its middle. That this is all that grows has not been shown: with
-        // 16 MiB, as for the others, a run was not held (58 to 89 MB).
+        // What its files in hand take, of which there may be more at a run's end than in its middle, and what the allocator
+        // keeps of that: docs/reliability.md has figures.
         Kind::Runner => Tolerance { part: 0.20, rss_kib: 40 << 10, files: 12 },
         _ => Tolerance { part: 0.20, rss_kib: 16 << 10, files: 12 },
     }

@@ -25,6 +25,8 @@ pub(crate) const CLASSES: usize = 80;
 const RARITY: usize = 150;
 /// What the classes' last weights are multiplied by, again and again, where scores are too sure.
 const CALM: f64 = 0.1;
+/// What all weights are multiplied by, if they are random.
+const DAMPED: f64 = 0.75;
 
 pub(crate) struct Network {
     pub(crate) name: &'static str,
@@ -62,17 +64,20 @@ fn real(name: &str) -> Option<Parameters> {
 
 fn random(plan: &Plan, scale: Scale, picture: &Picture) -> Parameters {
     let mut tensors = testkit::tensors(scale, CLASSES, 1);
+    // Through so many layers a signal grows beyond what networks have, and numbers so small that a CPU takes a hundred times
+    // as long come of it.
+    change(&mut tensors, |name| name.ends_with(".weight") && !name.contains(".dfl."), |weight| weight * DAMPED);
     let mut shift = shift(plan, &tensors, picture);
     // Scores so sure that they are rounded to 1 can't be shifted: until none is, classes count less.
     for _ in 0..10 {
         if shift.is_finite() {
             break;
         }
-        change(&mut tensors, ".2.weight", |weight| weight * CALM);
+        change(&mut tensors, |name| last(name, "weight"), |weight| weight * CALM);
         shift = self::shift(plan, &tensors, picture);
     }
     assert!(shift.is_finite(), "random weights whose scores differ");
-    change(&mut tensors, ".2.bias", |bias| bias + shift);
+    change(&mut tensors, |name| last(name, "bias"), |bias| bias + shift);
     tensors.into_iter().collect()
 }
 
@@ -87,9 +92,17 @@ fn shift(plan: &Plan, tensors: &BTreeMap<String, Tensor>, picture: &Picture) -> 
     logit(CONFIDENCE) - logit(found[found.len() / RARITY].score)
 }
 
-/// Changes the parameters of the last convolution of each level's classes.
-fn change(tensors: &mut BTreeMap<String, Tensor>, which: &str, to: impl Fn(&Tensor) -> candle_core::Result<Tensor>) {
-    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| name.contains(".cv3.") && name.ends_with(which)) {
+/// Whether this is one of the last convolution of a level's classes.
+fn last(name: &str, what: &str) -> bool {
+    name.contains(".cv3.") && name.ends_with(&format!(".2.{what}"))
+}
+
+fn change(
+    tensors: &mut BTreeMap<String, Tensor>,
+    which: impl Fn(&str) -> bool,
+    to: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+) {
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| which(name)) {
         *tensor = to(tensor).unwrap();
     }
 }
