@@ -133,11 +133,12 @@ impl Tail {
         let reading = match &mut self.reading {
             Some(reading) => reading,
             None => match self.open().await {
-                Opened::Consumer(messages) => {
+                Some(messages) => {
+                    let messages = messages?;
                     self.failures = 0;
-                    self.reading.insert(Reading { messages: messages?, delivered: 0 })
+                    self.reading.insert(Reading { messages, delivered: 0 })
                 }
-                Opened::NotYet => return self.ask().await,
+                None => return self.ask().await,
             },
         };
         let next = if self.volatile {
@@ -178,11 +179,11 @@ impl Tail {
         Ok(Some(Entry { seq, time, pending, message }))
     }
 
-    /// Goes on making a consumer; what is there after a while.
-    async fn open(&mut self) -> Opened {
+    /// Goes on making a consumer. `None`: after a while there is none yet, or it could not be made.
+    async fn open(&mut self) -> Option<Result<pull::Stream, async_nats::Error>> {
         if self.volatile {
             let opened = timeout(self.patience(), self.open_volatile()).await;
-            return Opened::Consumer(opened.unwrap_or_else(|late| Err(late.into())));
+            return Some(opened.unwrap_or_else(|late| Err(late.into())));
         }
         let opening = match &mut self.opening {
             Some(opening) => opening,
@@ -201,14 +202,14 @@ impl Tail {
             opened = opening => {
                 self.opening = None;
                 match opened {
-                    Ok(messages) => Opened::Consumer(Ok(messages)),
+                    Ok(messages) => Some(Ok(messages)),
                     Err(error) => {
                         warn!(stream = self.stream, filter = self.filter, %error, "no consumer could be made, trying again");
-                        Opened::NotYet
+                        None
                     }
                 }
             }
-            () = tokio::time::sleep(usual) => Opened::NotYet,
+            () = tokio::time::sleep(usual) => None,
         }
     }
 
@@ -273,13 +274,6 @@ impl Tail {
             Ok(stream.messages().await?)
         }
     }
-}
-
-/// What became of making a consumer.
-enum Opened {
-    Consumer(Result<pull::Stream, async_nats::Error>),
-    /// It is still being made, or could not be.
-    NotYet,
 }
 
 /// A [`Tail`] that reads ahead. Reading ends when it is dropped.
