@@ -13,6 +13,8 @@ pub enum Cause {
     Frames,
     /// No orchestrator lived that could get at NATS.
     Orchestrator,
+    /// No inference worker did: no frame can be analysed.
+    Worker,
     /// The machine did not let the harness itself run.
     Starved,
 }
@@ -34,9 +36,9 @@ pub fn counted(from: i64, until: i64, spans: &[Span]) -> i64 {
     (until - last.map_or(from, |end| end.max(from))).max(0)
 }
 
-/// All spans but those of a cause.
-pub fn without(spans: &[Span], cause: Cause) -> Vec<Span> {
-    spans.iter().filter(|span| span.cause != cause).copied().collect()
+/// All spans but those of some causes.
+pub fn without(spans: &[Span], causes: &[Cause]) -> Vec<Span> {
+    spans.iter().filter(|span| !causes.contains(&span.cause)).copied().collect()
 }
 
 /// How long all spans of a cause are together.

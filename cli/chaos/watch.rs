@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::{
     now,
+    process::Kind,
     spans::{Cause, Span},
     world::World,
 };
@@ -114,11 +115,13 @@ impl Watch {
         loop {
             ticks.tick().await;
             let at = now();
-            let orchestrator = self.world.an_orchestrator_lives();
+            let orchestrator = self.world.one_can_work(Kind::Orchestrator);
+            let worker = self.world.one_can_work(Kind::Inference);
             let quorum = self.quorum(STREAMS, &mut preferred).await;
             let until = now();
             self.mark(Cause::Quorum, !quorum, at, until);
             self.mark(Cause::Orchestrator, !orchestrator, at, until);
+            self.mark(Cause::Worker, !worker, at, until);
             // The look itself may take as long as all nodes may take to answer; the pause before it may not.
             self.mark(Cause::Starved, at - last > STARVED_MS, last, at);
             last = until;

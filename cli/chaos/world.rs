@@ -148,9 +148,9 @@ impl World {
         self.services.iter().try_for_each(|service| service.slot.start(&self.keeper))
     }
 
-    /// Whether an orchestrator lives that can get at NATS.
-    pub fn an_orchestrator_lives(&self) -> bool {
-        self.services.iter().any(|service| service.slot.kind == Kind::Orchestrator && self.can_work(service))
+    /// Whether one of a kind lives that can get at NATS.
+    pub fn one_can_work(&self, kind: Kind) -> bool {
+        self.services.iter().any(|service| service.slot.kind == kind && self.can_work(service))
     }
 
     fn can_work(&self, service: &Service) -> bool {

@@ -299,6 +299,27 @@ async fn a_model_that_was_asked_for_is_warm_at_the_first_sign_and_others_are_ope
     bench.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn files_frames_are_asked_for_ahead_and_cameras_as_they_are_needed() {
+    let bench = Bench::start().await;
+    let mut asked = [FrameClass::Live, FrameClass::Batch].map(|_| None);
+    for (class, asked) in [FrameClass::Live, FrameClass::Batch].into_iter().zip(&mut asked) {
+        let consumer = subjects::frames_consumer(&bench.model, class);
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{consumer}", subjects::FRAMES);
+        let mut pulls = bench.nats.client.subscribe(subject).await.unwrap();
+        bench.nats.client.flush().await.unwrap();
+        // It has asked before we listened, and asks again when half of that has come.
+        for frame in 0..8 {
+            bench.send_frame(&header(frame), class).await;
+        }
+        let pull = timeout(PATIENCE, pulls.next()).await.expect("a pull in time").unwrap();
+        let pull: serde_json::Value = serde_json::from_slice(&pull.payload).unwrap();
+        *asked = pull.get("batch").and_then(serde_json::Value::as_u64);
+    }
+    assert_eq!(asked, [Some(1), Some(16)]);
+    bench.stop().await;
+}
+
 /// A scenario that sends more than its share whenever there is room, and one that sends a frame at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_scenario_does_not_starve_another_one() {

@@ -51,7 +51,7 @@ impl Wait {
 pub fn check(evidence: &Evidence, findings: &mut Findings) {
     let spans = &evidence.spans;
     // Nobody needs frames to stop, or to decide.
-    let deciding = without(spans, Cause::Frames);
+    let deciding = without(spans, &[Cause::Frames, Cause::Worker]);
     let stops = stops(evidence, &deciding, findings);
     for late in stops.iter().filter(|wait| wait.counted_ms > LIMIT_MS) {
         let text = format!("{}: {} ms counted, {} ms in all", late.what, late.counted_ms, late.raw_ms);
@@ -85,6 +85,7 @@ pub fn check(evidence: &Evidence, findings: &mut Findings) {
         ("writes", Cause::Writes),
         ("frames", Cause::Frames),
         ("orchestrator", Cause::Orchestrator),
+        ("worker", Cause::Worker),
         ("starved", Cause::Starved),
     ];
     for (name, cause) in causes {
@@ -217,8 +218,6 @@ fn of_runner(evidence: &Evidence, story: &Story<'_>, blow: &Blown) -> Vec<Wait> 
             wait.left_out = Some("by the restart policy");
         } else if no_slot(evidence, story, blow.at, until) {
             wait.left_out = Some("no free slot");
-        } else if !inference_lived(evidence, blow.at, until) {
-            wait.left_out = Some("no inference worker");
         }
         waits.push(wait);
     }
@@ -232,12 +231,6 @@ fn no_slot(evidence: &Evidence, story: &Story<'_>, from: i64, until: i64) -> boo
         runners.filter(|process| process.lives.iter().any(|life| life.awake_at(at))).count() * CAPACITY
     };
     story.demand.iter().filter(|(at, _)| *at >= from && *at <= until).any(|(at, wanting)| *wanting > slots(*at))
-}
-
-fn inference_lived(evidence: &Evidence, from: i64, until: i64) -> bool {
-    let workers = || evidence.processes.iter().filter(|process| process.kind == Kind::Inference);
-    let awake = |at: i64| workers().any(|process| process.lives.iter().any(|life| life.awake_at(at)));
-    (from..=until).step_by(100).all(awake)
 }
 
 /// The first command that was decided after the leader's end, if one waited or came soon.
@@ -261,11 +254,8 @@ fn of_inference(evidence: &Evidence, story: &Story<'_>, blow: &Blown) -> Vec<Wai
         });
         // What was stopped or lost its runner first is another story.
         let Some(next) = next.filter(|message| message.at <= later) else { continue };
-        let mut wait = Wait::new(format!("inference {} of {scenario}", blow.target), blow.at, next.at, &evidence.spans);
-        if !inference_lived(evidence, blow.at, next.at) {
-            wait.left_out = Some("no inference worker");
-        }
-        waits.push(wait);
+        let what = format!("inference {} of {scenario}", blow.target);
+        waits.push(Wait::new(what, blow.at, next.at, &evidence.spans));
     }
     waits
 }

@@ -44,6 +44,10 @@ const STEADY: Duration = Duration::from_secs(10);
 /// that is lost, so that it is not forgotten either.
 const MAX_DELIVERIES: i64 = 5;
 
+/// Files' frames that are asked for at a time: far from the server a round trip takes as long as many frames' analysis, and
+/// with fewer a worker there would be idle. Cameras' are not to wait in one worker's hands while another one is free.
+const FILES_AHEAD: usize = 16;
+
 /// Frames that all workers of a model may have in hand together.
 const MAX_IN_HAND: i64 = 4096;
 
@@ -67,7 +71,12 @@ pub(super) struct Puller {
 }
 
 impl Puller {
+    /// `ahead`: as many frames as keep the lanes busy where the server is near.
     pub(super) fn new(nats: Nats, slot: Arc<Slot>, class: FrameClass, ahead: usize, keeper: Arc<Keeper>) -> Self {
+        let ahead = match class {
+            FrameClass::Live => ahead,
+            FrameClass::Batch => ahead.max(FILES_AHEAD),
+        };
         Self { nats, slot, class, ahead, keeper }
     }
 
