@@ -22,6 +22,7 @@ mod head;
 mod kernels;
 mod layout;
 mod memory;
+mod pair;
 mod network;
 mod pack;
 mod picture;

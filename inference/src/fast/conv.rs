@@ -145,6 +145,20 @@ impl<E: Element> Ready<E> {
     }
 }
 
+impl<E: Element> Ready<E> {
+    /// Where a pixel's inputs lie in a map of this layout, from its first.
+    pub(super) fn taps_in(&self, from: &Layout) -> Vec<usize> {
+        taps(self.kind, self.from.count, from)
+    }
+}
+
+/// An offset for each block of input channels and weight of the square.
+fn taps(kind: Kind, blocks: usize, from: &Layout) -> Vec<usize> {
+    let side = kind.side();
+    let square = move |block: usize| (0..side).flat_map(move |y| (0..side).map(move |x| (block, y, x)));
+    (0..blocks).flat_map(square).map(|(block, y, x)| from.corner(block, y, x)).collect()
+}
+
 impl Numbers {
     fn new(
         sum: &Sum,
@@ -191,18 +205,13 @@ impl Numbers {
 
 impl Direct {
     fn new(sum: &Sum, from: &Layout, to: &Layout, weight_bytes: usize, groups: usize) -> Self {
-        let side = sum.conv.kind.side();
-        let mut taps = Vec::new();
-        for block in 0..sum.from.count {
-            for y in 0..side {
-                taps.extend((0..side).map(|x| block * from.plane() + y * from.row() + x * from.depth));
-            }
-        }
+        let taps = taps(sum.conv.kind, sum.from.count, from);
         let by_group = groups > 1 && (weight_bytes > CACHED || (to.height <= 20 && groups >= 4));
         let bands = match (by_group, to.height) {
             // With few or an odd number of groups, halves of the picture even out what members do.
             (true, _) => 1 + usize::from(groups % 2 == 1 && groups <= 6),
-            (false, 80..) => 8.max(to.height / 10),
+            // A multiple of four: as many members as there mostly are have the same to do.
+            (false, 80..) => (to.height / 10).next_multiple_of(4),
             (false, height) => height.min(4),
         };
         Self { taps, bands, by_group }

@@ -14,6 +14,7 @@ use super::{
     kernels::{Computed, Kernels},
     layout::Layout,
     memory::Aligned,
+    pair::Pair,
     network::{Cache, Parameters},
     plan::{Blocks, Buffers, Place, Plan, Planned, Work},
     run::{Memory, Room},
@@ -35,6 +36,7 @@ pub(super) struct Program<E: Element> {
 #[derive(Debug)]
 enum Ran<E: Element> {
     Conv(Box<Ready<E>>),
+    Pair(Box<Pair<E>>),
     Pool {
         from: Blocks,
         to: Blocks,
@@ -57,7 +59,19 @@ impl<E: Computed> Program<E> {
         let (width, height) = (input.width() as usize, input.height() as usize);
         let plan = Plan::new(graph, width, height, &zeros, buffers);
         let mut steps = Vec::new();
-        for work in &plan.works {
+        let mut works = plan.works.iter();
+        // What is between them is never whole: where all maps are to be looked at later, they are apart.
+        if let [Work::Conv(first), Work::Conv(second), ..] = plan.works.as_slice()
+            && buffers == Buffers::Shared
+        {
+            let ready = |sum| Ready::new(sum, &plan, scales, &kernels, cache);
+            let (first, second) = (ready(first)?, ready(second)?);
+            if Pair::fits(&first, &second, &plan) {
+                steps.push(Ran::Pair(Box::new(Pair::new(first, second, &plan)?)));
+                works = plan.works.get(2..)?.iter();
+            }
+        }
+        for work in works {
             match work {
                 Work::Conv(sum) => {
                     steps.push(Ran::Conv(Box::new(Ready::new(sum, &plan, scales, &kernels, cache)?)));
@@ -107,7 +121,11 @@ impl<E: Computed> Pass<E> {
             Ran::Conv(conv) if conv.winograd => Some((&**conv, program.layout(conv.to.map)?)),
             _ => None,
         });
-        let room = Room::new(convs, team.members());
+        let pairs = program.steps.iter().filter_map(|step| match step {
+            Ran::Pair(pair) => Some((plan.zero(pair.first.to.map)?, &**pair)),
+            _ => None,
+        });
+        let room = Room::new(convs, pairs, team.members());
         Ok(Self { program, stored, plain, flags, room, team })
     }
 
@@ -136,6 +154,7 @@ impl<E: Computed> Pass<E> {
                         memory.direct(conv, wanted, &mut self.team);
                     }
                 }
+                Ran::Pair(pair) => memory.pair(pair, &mut self.room, &mut self.team),
                 Ran::Pool { from, to } => memory.pool(*from, *to, &program.kernels, &mut self.team),
                 Ran::Mark(level) => {
                     if let (Some(head), Some(flags)) = (program.heads.get(*level), self.flags.get_mut(*level)) {
@@ -169,6 +188,11 @@ impl<E: Element> Ran<E> {
     fn timed(&self, elapsed: Duration) -> Timed {
         match self {
             Self::Conv(conv) => Timed { label: conv.label.clone(), products: conv.products, elapsed },
+            Self::Pair(pair) => {
+                let Pair { first, second, .. } = &**pair;
+                let label = format!("{}, then {}", first.label, second.label);
+                Timed { label, products: first.products + second.products, elapsed }
+            }
             Self::Pool { .. } => Timed { label: "pool 5×5".into(), products: 0, elapsed },
             Self::Mark(level) => Timed { label: format!("candidates of level {level}"), products: 0, elapsed },
         }

@@ -201,6 +201,7 @@ macro_rules! kernels {
         pub(super) fn $name() -> $crate::fast::kernels::Kernels<$element> {
             use $crate::fast::{
                 element::Element,
+                layout::COLOURS,
                 kernels::{Kernels, Pool, Step, Threshold, Tile, TileFn, lanes::Lanes, pool, threshold, tile},
             };
 
@@ -227,13 +228,13 @@ macro_rules! kernels {
 
             fn tile(pixels: usize, blocks: usize, step: Step) -> Option<TileFn<$element>> {
                 Some(match (blocks, step, pixels) {
-                    $((1, Step::Picture, $one) => tile_of::<$one, 1, 8, { 4 / GROUP }>,)*
+                    $((1, Step::Picture, $one) => tile_of::<$one, 1, 8, { COLOURS.div_ceil(GROUP) }>,)*
                     $((1, Step::Next, $one) => tile_of::<$one, 1, 16, { 16 / GROUP }>,)*
                     $((1, Step::Second, $one) => tile_of::<$one, 1, 32, { 16 / GROUP }>,)*
-                    $((2, Step::Picture, $two) => tile_of::<$two, 2, 8, { 4 / GROUP }>,)*
+                    $((2, Step::Picture, $two) => tile_of::<$two, 2, 8, { COLOURS.div_ceil(GROUP) }>,)*
                     $((2, Step::Next, $two) => tile_of::<$two, 2, 16, { 16 / GROUP }>,)*
                     $((2, Step::Second, $two) => tile_of::<$two, 2, 32, { 16 / GROUP }>,)*
-                    $((3, Step::Picture, $three) => tile_of::<$three, 3, 8, { 4 / GROUP }>,)*
+                    $((3, Step::Picture, $three) => tile_of::<$three, 3, 8, { COLOURS.div_ceil(GROUP) }>,)*
                     $((3, Step::Next, $three) => tile_of::<$three, 3, 16, { 16 / GROUP }>,)*
                     $((3, Step::Second, $three) => tile_of::<$three, 3, 32, { 16 / GROUP }>,)*
                     _ => return None,

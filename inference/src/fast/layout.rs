@@ -8,8 +8,10 @@ use crate::model::graph::{Graph, Map};
 
 /// Channels of a block.
 pub(crate) const BLOCK: usize = 16;
-/// Channels of the picture's only block: red, green, blue and one that is multiplied by zero.
+/// Channels of the picture's only block: red, green, blue, and one that is there for the sake of its size.
 const PICTURE_BLOCK: usize = 4;
+/// Channels of it that are multiplied, with others only if they come in a group with them.
+pub(crate) const COLOURS: usize = 3;
 
 /// A map's layout for a picture of one size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,11 @@ impl Layout {
     /// Of the same size, for other channels.
     pub(crate) fn with_parts(&self, parts: &[usize]) -> Self {
         Self { starts: starts(parts), ..*self }
+    }
+
+    /// So many lines of the same.
+    pub(crate) fn of_height(&self, height: usize) -> Self {
+        Self { height, ..self.clone() }
     }
 
     /// Whether the borders lie at the same places, as far as both reach.

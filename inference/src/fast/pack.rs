@@ -3,7 +3,7 @@
 use super::{
     element::Element,
     kernels::{POINTS, transformed},
-    layout::BLOCK,
+    layout::{BLOCK, COLOURS},
 };
 
 /// A convolution's weights, (out, in, side, side), of which some input channels are used.
@@ -76,6 +76,8 @@ pub(super) fn direct<E: Element>(
     groups: &[(usize, usize)],
 ) -> (Packed<E::Weight>, Vec<Group>) {
     let square = weights.side * weights.side;
+    // The picture's last channel is no colour.
+    let used = if depth == BLOCK { BLOCK } else { COLOURS };
     let rows = rows::<E>(outputs, |output| {
         inputs.iter().flatten().flat_map(|&input| weights.kernel(output, input).iter().copied()).collect()
     });
@@ -92,7 +94,7 @@ pub(super) fn direct<E: Element>(
         placed.push(Group { first, blocks, weights: packed.len() });
         for block in (0..inputs.len()).step_by(depth) {
             for tap in 0..square {
-                for group in (block..block + depth).step_by(E::GROUP) {
+                for group in (block..block + depth.min(used)).step_by(E::GROUP) {
                     for output in first * BLOCK..(first + blocks) * BLOCK {
                         packed.extend((group..group + E::GROUP).filter_map(|input| value(output, input, tap)));
                     }

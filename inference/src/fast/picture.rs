@@ -1,4 +1,4 @@
-//! A picture into the network's first map: red, green, blue and a fourth number that is multiplied by zero, a pixel.
+//! A picture into the network's first map: red, green, blue and a fourth number that counts for nothing, a pixel.
 
 use kadr_shared::{geometry::InputSize, message::frame::Colour};
 

@@ -108,6 +108,25 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What stands for zero in a map.
+    pub(super) fn zero(&self, map: usize) -> Option<f32> {
+        match self.maps.get(map)?.place {
+            Place::Stored(buffer) => self.stored.get(buffer).map(|buffer| buffer.zero),
+            Place::Plain(_) | Place::Nowhere => Some(0.0),
+        }
+    }
+
+    /// How many steps read a map.
+    pub(super) fn readers(&self, map: usize) -> usize {
+        let reads = |work: &&Work| match work {
+            Work::Conv(sum) => sum.reads().any(|read| read == map),
+            Work::Pool { from, .. } => from.map == map,
+        };
+        self.works.iter().filter(reads).count()
+    }
+}
+
 struct Planner<'a> {
     graph: &'a Graph,
     layouts: Vec<Layout>,

@@ -12,6 +12,7 @@ use super::{
     kernels::{Computed, Finish, Kernels, Output, POINTS, Pool, Step, Threshold, Tile, TransformIn, TransformOut},
     layout::{BLOCK, Layout},
     memory::Aligned,
+    pair::Pair,
     plan::{Blocks, Place, Planned},
     threads::Team,
 };
@@ -60,13 +61,47 @@ impl<N> Everyones<N> {
     }
 }
 
-/// What a Winograd convolution needs beside the maps.
+/// Lines of a map of activations, or all of it.
+struct Lines<'a, E> {
+    numbers: *mut E,
+    layout: &'a Layout,
+    /// The map's line that is the first one here. The one before it lies in the border.
+    first: usize,
+}
+
+impl<E> Clone for Lines<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Lines<'_, E> {}
+
+// SAFETY: what is done with it is above.
+unsafe impl<E: Send> Sync for Lines<'_, E> {}
+
+impl<E> Lines<'_, E> {
+    /// Where a pixel of the map begins.
+    fn at(&self, block: usize, y: usize, x: usize) -> usize {
+        // The line before the first one is meant by its number as well.
+        self.layout.corner(block, y + 1 - self.first, x) + self.layout.depth
+    }
+
+    /// Where the pixel up and left of it does.
+    fn corner(&self, block: usize, y: usize, x: usize) -> usize {
+        self.layout.corner(block, y - self.first, x)
+    }
+}
+
+/// What a convolution needs beside the maps.
 #[derive(Debug)]
 pub(super) struct Room<E: Element> {
     /// Transformed inputs and products: of each member, and the first one's for all where they share.
     members: Vec<Points<E>>,
     /// Those 4×4 squares that are wanted.
     squares: Vec<(usize, usize)>,
+    /// Of each member: a band between two convolutions.
+    bands: Vec<Aligned<E>>,
 }
 
 impl<E: Element> Points<E> {
@@ -91,7 +126,13 @@ const SQUARES: usize = 28;
 const FEW: usize = 32;
 
 impl<E: Element> Room<E> {
-    pub(super) fn new<'a>(convs: impl Iterator<Item = (&'a Ready<E>, &'a Layout)>, members: usize) -> Self {
+    /// `convs` are those that are computed by Winograd, with their outputs' layouts; `pairs` begin with what stands for zero
+    /// between the two.
+    pub(super) fn new<'a>(
+        convs: impl Iterator<Item = (&'a Ready<E>, &'a Layout)>,
+        pairs: impl Iterator<Item = (f32, &'a Pair<E>)>,
+        members: usize,
+    ) -> Self {
         let (mut inputs, mut products, mut squares, mut blocks) = (0, 0, 0, 0);
         for (conv, to) in convs {
             let all = to.width / 4 * (to.height / 4);
@@ -108,7 +149,13 @@ impl<E: Element> Room<E> {
             products: Aligned::filled(products, 0.0),
             taps: Vec::with_capacity(blocks),
         };
-        Self { members: (0..members).map(|_| points()).collect(), squares: Vec::with_capacity(squares) }
+        // There is one pair at most.
+        let band = pairs.map(|(zero, pair)| Aligned::filled(pair.between.len(), E::nearest(zero))).next();
+        Self {
+            members: (0..members).map(|_| points()).collect(),
+            squares: Vec::with_capacity(squares),
+            bands: band.map_or_else(Vec::new, |band| vec![band; members]),
+        }
     }
 }
 
@@ -137,28 +184,78 @@ impl<'a, E: Computed> Memory<'a, E> {
         }
     }
 
+    /// A whole map of activations.
+    fn whole(&self, map: usize) -> Lines<'a, E> {
+        Lines { numbers: self.stored(map), layout: self.layout(map), first: 0 }
+    }
+
+    /// Two convolutions, band by band. Lines between two bands are computed for both.
+    pub(super) fn pair(&self, pair: &Pair<E>, room: &mut Room<E>, team: &mut Team) {
+        let Pair { first, second, between, taps, bands } = pair;
+        let (middle, to) = (self.layout(first.to.map), self.layout(second.to.map));
+        assert!(room.bands.len() >= team.members() && room.bands.iter().all(|band| band.as_ref().len() >= between.len()));
+        let zero = room.bands[0].as_ref()[between.row() - 1];
+        let rooms = Everyones(room.bands.as_mut_ptr());
+        team.run(*bands, &|member, task| {
+            let lines = to.height * task / bands..to.height * (task + 1) / bands;
+            // SAFETY: the member's own.
+            let numbers = unsafe { (*rooms.get().add(member)).as_mut_ptr() };
+            // The second one looks at the line before its first.
+            let band = Lines { numbers, layout: between, first: 2 * lines.start };
+            let needed = (2 * lines.start).saturating_sub(1)..(2 * lines.end).min(middle.height);
+            if lines.start == 0 {
+                for block in 0..between.blocks() {
+                    // SAFETY: the band's first line, where another task may have left one of its own.
+                    unsafe {
+                        let line = numbers.add(between.corner(block, 0, 0));
+                        std::slice::from_raw_parts_mut(line, between.row()).fill(zero);
+                    }
+                }
+            }
+            for y in needed {
+                first.groups.iter().for_each(|tiles| {
+                    self.lines(first, tiles, y..y + 1, None, (self.whole(first.from.map), band), &first.work.taps);
+                });
+            }
+            for y in lines {
+                second.groups.iter().for_each(|tiles| {
+                    self.lines(second, tiles, y..y + 1, None, (band, self.whole(second.to.map)), taps);
+                });
+            }
+        });
+    }
+
     /// A convolution, a line's tiles after another's. `wanted` has a flag a pixel: tiles without any are left out.
     pub(super) fn direct(&self, conv: &Ready<E>, wanted: Option<&[bool]>, team: &mut Team) {
         let to = self.layout(conv.to.map);
         let (groups, bands) = (conv.groups.len(), conv.work.bands);
         let lines = |band: usize| to.height * band / bands..to.height * (band + 1) / bands;
+        let (ends, taps) = ((self.whole(conv.from.map), self.whole(conv.to.map)), conv.work.taps.as_slice());
         if conv.work.by_group {
             team.run(groups * bands, &|_, task| {
-                self.lines(conv, &conv.groups[task / bands], lines(task % bands), wanted)
+                self.lines(conv, &conv.groups[task / bands], lines(task % bands), wanted, ends, taps)
             });
         } else {
             team.run(bands, &|_, task| {
                 // A line of the input stays in the first cache while all groups read it.
                 for y in lines(task) {
-                    conv.groups.iter().for_each(|tiles| self.lines(conv, tiles, y..y + 1, wanted));
+                    conv.groups.iter().for_each(|tiles| self.lines(conv, tiles, y..y + 1, wanted, ends, taps));
                 }
             });
         }
     }
 
-    /// One group of output blocks on some lines.
-    fn lines(&self, conv: &Ready<E>, tiles: &Tiles<E>, lines: std::ops::Range<usize>, wanted: Option<&[bool]>) {
-        let (from, to) = (self.layout(conv.from.map), self.layout(conv.to.map));
+    /// One group of output blocks on some lines, from one place to another; `taps` are of the layout that is read.
+    fn lines(
+        &self,
+        conv: &Ready<E>,
+        tiles: &Tiles<E>,
+        lines: std::ops::Range<usize>,
+        wanted: Option<&[bool]>,
+        (from, to): (Lines<'_, E>, Lines<'_, E>),
+        taps: &[usize],
+    ) {
+        let width = self.layout(conv.to.map).width;
         let stride = conv.kind.stride();
         let first = conv.to.first + tiles.group.first;
         // SAFETY: within the map of the input, of the weights and the output: see above.
@@ -166,7 +263,7 @@ impl<'a, E: Computed> Memory<'a, E> {
             let weights = conv.weights.as_ptr().add(tiles.group.weights);
             for y in lines {
                 for strip in &tiles.strips {
-                    if wanted.is_some_and(|wanted| !wanted[y * to.width + strip.x..][..strip.pixels].contains(&true)) {
+                    if wanted.is_some_and(|wanted| !wanted[y * width + strip.x..][..strip.pixels].contains(&true)) {
                         continue;
                     }
                     let (inputs, x) = (conv.from.first, strip.x);
@@ -176,17 +273,17 @@ impl<'a, E: Computed> Memory<'a, E> {
                     };
                     let output = to.at(first, y, x);
                     (strip.tile)(&Tile {
-                        input: self.stored(conv.from.map).add(input),
-                        taps: &conv.work.taps,
+                        input: from.numbers.add(input),
+                        taps,
                         run: conv.kind.side(),
                         pixels: strip.pixels,
                         weights,
                         output: if conv.activated {
-                            Output::Activated(self.stored(conv.to.map).add(output))
+                            Output::Activated(to.numbers.add(output))
                         } else {
                             Output::Linear(self.plain(conv.to.map).add(output))
                         },
-                        plane: to.plane(),
+                        plane: to.layout.plane(),
                         finish: self.finish(conv, tiles.group.first, y, x),
                     });
                 }

@@ -1,7 +1,8 @@
 //! A small team of threads for the many short steps of one frame: some sixty starts and ends a frame must cost little.
 //!
-//! Between two steps members spin for some microseconds; between two frames they sleep. What they compute is not known
-//! here.
+//! Between two steps members spin for some microseconds; between two frames they sleep. Each member has a share of the tasks
+//! that is the same part of all steps, and helps others when it is done: what it wrote in one step is mostly what it reads in
+//! the next, and lies in its own core's cache. What they compute is not known here.
 #![allow(unsafe_code, reason = "a borrowed job is lent to threads that outlive it")]
 
 use std::{
@@ -33,8 +34,8 @@ struct Shared {
     job: AtomicUsize,
     /// Helpers that are done with the job.
     done: AtomicUsize,
-    /// The next task, and how many there are.
-    next: AtomicUsize,
+    /// The next task of each member's share, and how many there are in all.
+    next: Vec<Next>,
     tasks: AtomicUsize,
     work: Mutex<Option<Pointer>>,
     failed: AtomicBool,
@@ -43,6 +44,11 @@ struct Shared {
     asleep: Mutex<()>,
     awake: Condvar,
 }
+
+/// In a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Next(AtomicUsize);
 
 /// To the caller's work, which lives until all are done with it.
 #[derive(Clone, Copy)]
@@ -63,7 +69,7 @@ impl Team {
         let shared = Arc::new(Shared {
             job: 0.into(),
             done: 0.into(),
-            next: 0.into(),
+            next: (0..members).map(|_| Next::default()).collect(),
             tasks: 0.into(),
             work: Mutex::new(None),
             failed: false.into(),
@@ -100,7 +106,9 @@ impl Team {
         let pointer = Pointer(unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) });
         *shared.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(pointer);
         shared.done.store(0, Ordering::Relaxed);
-        shared.next.store(0, Ordering::Relaxed);
+        for (member, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(member, tasks), Ordering::Relaxed);
+        }
         shared.tasks.store(tasks, Ordering::Relaxed);
         shared.announce();
 
@@ -159,13 +167,22 @@ impl Shared {
 
     fn take_tasks(&self, member: usize, work: &Work<'_>) {
         let tasks = self.tasks.load(Ordering::Relaxed);
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
+        let members = self.next.len();
+        for owner in (0..members).map(|n| (member + n) % members) {
+            let end = self.share(owner + 1, tasks);
+            loop {
+                let task = self.next[owner].0.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                work(member, task);
             }
-            work(member, task);
         }
+    }
+
+    /// The first task of a member's share.
+    fn share(&self, member: usize, tasks: usize) -> usize {
+        tasks * member / self.next.len()
     }
 
     /// Until another job than the one seen last is announced.

@@ -22,6 +22,7 @@ use super::{
 use crate::fast::{
     element::{Bf16, Element},
     kernels::Cpu,
+    layout::COLOURS,
 };
 
 /// Pixels of the widest tile: ten of AMX's, so that shapes are loaded seldom (170 cycles) and sums stay in the first cache.
@@ -289,10 +290,10 @@ macro_rules! tiles {
                     return None;
                 }
                 Some(match (blocks, step) {
-                    (1, Step::Picture) => tile_of::<1, 8, { 4 / GROUP }>,
+                    (1, Step::Picture) => tile_of::<1, 8, { COLOURS.div_ceil(GROUP) }>,
                     (1, Step::Next) => tile_of::<1, 16, { 16 / GROUP }>,
                     (1, Step::Second) => tile_of::<1, 32, { 16 / GROUP }>,
-                    (2, Step::Picture) => tile_of::<2, 8, { 4 / GROUP }>,
+                    (2, Step::Picture) => tile_of::<2, 8, { COLOURS.div_ceil(GROUP) }>,
                     (2, Step::Next) => tile_of::<2, 16, { 16 / GROUP }>,
                     (2, Step::Second) => tile_of::<2, 32, { 16 / GROUP }>,
                     _ => return None,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::fast::layout::BLOCK;
+use crate::fast::layout::{BLOCK, COLOURS};
 
 /// Numbers from -1 to 1 (SplitMix64).
 struct Random(u64);
@@ -60,7 +60,8 @@ impl<E: Element> Case<E> {
         for first in (0..1 + random.below(12)).map(|_| random.below(200)).collect::<Vec<_>>() {
             taps.extend((0..run).map(|tap| first + tap * channels));
         }
-        let count = taps.len() * channels * BLOCK;
+        let fed = if channels < BLOCK { COLOURS.next_multiple_of(E::GROUP) } else { channels };
+        let count = taps.len() * fed * BLOCK;
         let bytes = E::PRECISION == crate::fast::Precision::Int8;
         // As a layer's scales are: sums of many products come to a few units.
         let small = if bytes { 1.0 / (127.0 * 127.0) } else { 1.0 } / (taps.len() * channels) as f32;
