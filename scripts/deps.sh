@@ -3,13 +3,15 @@
 # missing; elsewhere it only says what to type. It does nothing, and needs no network, when all is there.
 # It installs no Rust and nothing of kadr's own (that goes into .kadr by nats.sh and clip.sh).
 # usage: scripts/deps.sh [test|ci]     test: also what only tests use (a PostgreSQL server)
-#                                      ci: also what only the checks of scripts and container files use, and Python's venv
+#                                      ci: also what only the checks of scripts and container files use, Python's venv, and
+#                                      GStreamer's RTSP server, which tests take for a camera
 set -eu
 
 has() { command -v "$1" >/dev/null 2>&1; }
 # Debian keeps the server's programs off PATH.
 has_postgres() { has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
 has_venv() { python3 -c 'import venv, ensurepip' 2>/dev/null; }
+has_camera() { /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null; }
 has_yaml() { python3 -c 'import yaml' 2>/dev/null || /usr/bin/python3 -c 'import yaml' 2>/dev/null; }
 
 # The Debian packages of what is missing.
@@ -26,6 +28,7 @@ missing() {
         has shellcheck || echo shellcheck
         has_yaml || echo python3-yaml
         has_venv || echo python3-venv
+        has_camera || echo gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     fi
 }
 
@@ -60,7 +63,7 @@ for package in $packages; do
     postgresql)
         echo "kadr: warning: PostgreSQL's server is missing; tests that need it will fail. To mend it: $command" >&2
         ;;
-    shellcheck | python3-yaml | python3-venv)
+    shellcheck | python3-yaml | python3-venv | python3-gi | gir1.2-* | gstreamer1.0-*)
         echo "kadr: warning: $package is missing; what it checks is left out. To mend it: $command" >&2
         ;;
     *)

@@ -3,12 +3,14 @@
 //! They are made from the domain's types and hold no behaviour. Fields come out in the order that they stand here.
 
 mod event;
+mod given;
 mod history;
 mod json;
 mod scenario;
 mod settings;
 
 pub(crate) use event::{EventBody, Events};
+pub(crate) use given::{Given, Password};
 pub(crate) use history::HistoryBody;
 pub(crate) use json::{Body, Strict};
 pub(crate) use scenario::{Scenario, Scenarios};

@@ -12,7 +12,7 @@ mod scenarios;
 
 use std::sync::Arc;
 
-use kadr_shared::{catalog::Catalog, nats::Nats};
+use kadr_shared::{catalog::Catalog, nats::Nats, secret::SecretKey};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, Route, get, handler, web::Redirect};
 use poem_openapi::{OpenApiService, Tags};
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ pub(crate) struct Services {
     pub(crate) position: watch::Receiver<Position>,
     pub(crate) live: Live,
     pub(crate) catalog: Catalog,
+    /// None: no passwords can be given.
+    pub(crate) secret_key: Option<SecretKey>,
 }
 
 /// The parts of the document.

@@ -135,6 +135,7 @@ mod tests {
             source_fps: None,
             analysed_fps: None,
             last_frame_at: None,
+            camera: None,
             trouble: None,
         };
         RunnerBeat { runner: runner.parse().unwrap(), capacity: 1, free: 0, scenarios: vec![progress] }

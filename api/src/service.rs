@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use kadr_shared::{catalog::Catalog, nats::Nats, telemetry::chain};
+use kadr_shared::{catalog::Catalog, nats::Nats, secret::SecretKey, telemetry::chain};
 use poem::{Server, listener::TcpAcceptor};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -27,6 +27,8 @@ pub struct Config {
     pub database: Place,
     /// The models that a scenario may name.
     pub catalog: Catalog,
+    /// What cameras' passwords are encrypted with; none: none can be given.
+    pub secret_key: Option<SecretKey>,
 }
 
 /// How long the start waits for the tables.
@@ -67,7 +69,7 @@ impl Api {
     /// Serves until the shutdown, then ends in order: requests under way first, what they need after them.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ApiError> {
         let Self { listener, address, config, nats } = self;
-        let Config { database, catalog, .. } = config;
+        let Config { database, catalog, secret_key, .. } = config;
         let model = ReadModel::open(&database, Use::Shared).await?;
         // So that the first request finds tables. If a server does not answer now, the projection tries again.
         match timeout(PREPARE_DEADLINE, model.prepare()).await {
@@ -85,7 +87,7 @@ impl Api {
         let following = tokio::spawn(live.clone().follow(nats.clone(), parts.clone()));
 
         let commands = Commands::new(nats.clone(), model.clone(), position.clone());
-        let services = Services { nats, model: model.clone(), commands, position, live, catalog };
+        let services = Services { nats, model: model.clone(), commands, position, live, catalog, secret_key };
         info!(%address, %database, "the API listens");
         let acceptor = TcpAcceptor::from_tokio(listener).map_err(ApiError::Serve)?;
         let served = Server::new_with_acceptor(acceptor)

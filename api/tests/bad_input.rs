@@ -22,9 +22,15 @@ async fn bad_bodies_are_named_and_stored_nowhere() {
     let source = json!({"url": "/data/a.mp4"});
     for (body, name, words) in [
         (json!({"source": source, "modle": "yolov8n"}), "invalid_body", "`modle`"),
-        (json!({"source": {"url": "/a", "password": "hunter2"}}), "invalid_body", "`password`"),
-        (json!({"source": {"url": "/a", "username": "me"}}), "invalid_body", "`username`"),
-        (json!({"source": {"url": "rtsp://me:hunter2@cam/1"}}), "invalid_body", "rtsp"),
+        (json!({"source": {"url": "/a", "password": "hunter2"}}), "invalid_body", "for cameras"),
+        (json!({"source": {"url": "/a", "username": "me"}}), "invalid_body", "for cameras"),
+        (json!({"source": {"url": "rtsp://me:hunter2@cam/1"}}), "invalid_body", "source.username"),
+        // This API was given no key.
+        (
+            json!({"source": {"url": "rtsp://cam/1", "username": "me", "password": "hunter2"}}),
+            "invalid_body",
+            "secret_key_file",
+        ),
         (json!({"source": "rtsp://me:hunter2@cam/1"}), "invalid_body", "expected"),
         (json!({"source": {"url": "a.mp4"}}), "invalid_body", "absolute"),
         (json!({"source": source, "analysis": {"confidence": 2}}), "invalid_body", "between 0 and 1"),

@@ -217,6 +217,7 @@ async fn live_numbers_come_back_after_a_restart_of_the_server() {
             source_fps: None,
             analysed_fps: Some(25.0),
             last_frame_at: None,
+            camera: None,
             trouble: None,
         };
         RunnerBeat { runner: "r1".parse().unwrap(), capacity: 1, free: 0, scenarios: vec![scenario] }

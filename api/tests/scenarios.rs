@@ -204,6 +204,7 @@ async fn a_runners_numbers_are_shown_while_they_are_of_this_attempt() {
             source_fps: Some(25.0),
             analysed_fps: Some(24.333_333),
             last_frame_at: Some(at),
+            camera: None,
             trouble: None,
         };
         RunnerBeat { runner: "r1".parse().unwrap(), capacity: 2, free: 1, scenarios: vec![progress] }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use kadr_inference::{device::Device, fast::Precision};
 use kadr_shared::{
     geometry::InputSize,
@@ -86,6 +86,10 @@ pub struct ServiceArgs {
     /// Folders of models, separated by colons [default: models]
     #[arg(long, value_name = "DIRS")]
     pub models: Option<String>,
+    /// File with the key that cameras' passwords are encrypted with: the same for all APIs and runners [default: `up`
+    /// makes its own in the data folder]
+    #[arg(long, value_name = "FILE")]
+    pub secret_key_file: Option<PathBuf>,
     /// Scenarios that a runner takes at the same time [default: 16]
     #[arg(long, value_name = "N")]
     pub capacity: Option<usize>,
@@ -138,6 +142,29 @@ pub struct AnalysisArgs {
     pub no_video: bool,
 }
 
+/// Where the video comes from.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
+    /// The source: a path on the runner's machine, or a camera's address (rtsp://host:port/path)
+    #[arg(long)]
+    pub source: String,
+    /// The camera's user
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// A file that holds the camera's password in its first line; `-`: the standard input
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// How the camera's packets come [default: tcp]
+    #[arg(long, value_enum)]
+    pub transport: Option<TransportArg>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TransportArg {
+    Tcp,
+    Udp,
+}
+
 #[derive(Debug, Args)]
 pub struct AnalyzeArgs {
     /// An MP4 with H.264, a JPEG or a PNG
@@ -180,9 +207,8 @@ pub enum ScenarioCommand {
     /// Create a scenario
     Create {
         id: ScenarioId,
-        /// The source: a path on the runner's machine, or an address
-        #[arg(long)]
-        source: String,
+        #[command(flatten)]
+        source: SourceArgs,
         #[command(flatten)]
         analysis: AnalysisArgs,
         #[command(flatten)]
@@ -211,9 +237,8 @@ pub enum ScenarioCommand {
     /// Give a scenario that does not run other settings; what is not given gets its default, not what it was
     Configure {
         id: ScenarioId,
-        /// The source: a path on the runner's machine, or an address
-        #[arg(long)]
-        source: String,
+        #[command(flatten)]
+        source: SourceArgs,
         #[command(flatten)]
         analysis: AnalysisArgs,
         /// Idempotency key: repeating a command with its key does nothing twice

@@ -13,10 +13,10 @@ use figment::{
 };
 use kadr_api::Place;
 use kadr_inference::{Store, detector::Options, device::Device, fast::Precision};
-use kadr_shared::{catalog::Catalog, id::ModelName};
+use kadr_shared::{catalog::Catalog, id::ModelName, secret::SecretKey};
 use serde::{Deserialize, Serialize};
 
-use crate::args::ServiceArgs;
+use crate::{args::ServiceArgs, secret_key};
 
 /// The file that is read if none is named.
 const FILE: &str = "kadr.toml";
@@ -44,6 +44,8 @@ pub struct Config {
     pub batch: Option<usize>,
     /// The models that inference serves, separated by commas; none: all.
     pub serve: String,
+    /// The key that cameras' passwords are encrypted with; `kadr up` makes its own.
+    pub secret_key_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -62,12 +64,13 @@ impl Default for Config {
             device: Device::default().to_string(),
             batch: None,
             serve: String::new(),
+            secret_key_file: None,
         }
     }
 }
 
 /// The environment's variables are these names in capitals behind `KADR_`; others with that prefix are not settings.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "listen",
     "data",
     "database",
@@ -81,6 +84,7 @@ const KEYS: [&str; 13] = [
     "device",
     "batch",
     "serve",
+    "secret_key_file",
 ];
 
 impl Config {
@@ -102,6 +106,7 @@ impl Config {
             ("precision", args.precision.map(|precision| precision.to_string())),
             ("device", args.device.map(|device| device.to_string())),
             ("serve", args.serve.clone()),
+            ("secret_key_file", args.secret_key_file.as_ref().map(|v| v.display().to_string())),
         ] {
             if let Some(value) = value {
                 figment = figment.merge(Serialized::default(key, value));
@@ -148,12 +153,31 @@ impl Config {
         names.context("--serve (KADR_SERVE, or `serve` in the file) names no models")
     }
 
-    pub fn runner(&self) -> kadr_runner::Config {
-        kadr_runner::Config { capacity: self.capacity, ..kadr_runner::Config::new(self.data.clone()) }
+    pub fn runner(&self) -> Result<kadr_runner::Config> {
+        let (capacity, secret_key) = (self.capacity, self.secret_key()?);
+        Ok(kadr_runner::Config { capacity, secret_key, ..kadr_runner::Config::new(self.data.clone()) })
     }
 
     pub fn api(&self) -> Result<kadr_api::Config> {
-        Ok(kadr_api::Config { listen: self.listen, database: self.database()?, catalog: self.catalog()? })
+        Ok(kadr_api::Config {
+            listen: self.listen,
+            database: self.database()?,
+            catalog: self.catalog()?,
+            secret_key: self.secret_key()?,
+        })
+    }
+
+    fn secret_key(&self) -> Result<Option<SecretKey>> {
+        self.secret_key_file.as_deref().map(secret_key::read).transpose()
+    }
+
+    /// With a key of its own, if none was named: for a system that is one process.
+    pub fn with_secret_key(&self) -> Result<Self> {
+        let file = match &self.secret_key_file {
+            Some(file) => file.clone(),
+            None => secret_key::of(&self.data)?,
+        };
+        Ok(Self { secret_key_file: Some(file), ..self.clone() })
     }
 
     /// Where the API's tables are.

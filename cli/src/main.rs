@@ -8,6 +8,7 @@ mod clock;
 mod commands;
 mod config;
 mod print;
+mod secret_key;
 mod signals;
 mod system;
 

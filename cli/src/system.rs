@@ -82,6 +82,7 @@ impl System {
     }
 
     async fn start_services(&mut self, config: &Config, url: &str) -> Result<()> {
+        let config = &config.with_secret_key()?;
         let nats = Nats::connect(url, "kadr-orchestrator").await?;
         streams::ensure_at_start(&nats).await?;
         let api = Api::bind(config.api()?, Nats::connect(url, "kadr-api").await?).await?;
@@ -90,7 +91,7 @@ impl System {
         self.spawn("orchestrator", |stop| flat(kadr_orchestrator::run(kadr_orchestrator::Config { name }, nats, stop)));
         let (inference, nats) = (config.inference()?, Nats::connect(url, "kadr-inference").await?);
         self.spawn("inference", |stop| flat(kadr_inference::run(inference, nats, stop)));
-        let runner = config.runner();
+        let runner = config.runner()?;
         let (control, frames) =
             (Nats::connect(url, "kadr-runner").await?, Nats::connect(url, "kadr-runner-frames").await?);
         self.spawn("runner", |stop| flat(kadr_runner::run(runner, control, frames, stop)));
@@ -196,7 +197,7 @@ pub async fn run_single(single: Single, config: &Config, url: &str, stop: Cancel
         Single::Runner => {
             let control = Nats::connect(url, "kadr-runner").await?;
             let frames = Nats::connect(url, "kadr-runner-frames").await?;
-            kadr_runner::run(config.runner(), control, frames, stop).await.context("the runner ended")
+            kadr_runner::run(config.runner()?, control, frames, stop).await.context("the runner ended")
         }
         Single::Inference => {
             let nats = Nats::connect(url, "kadr-inference").await?;

@@ -20,7 +20,7 @@ use kadr_shared::{
     catalog::Catalog,
     geometry::{InputSize, Letterbox},
     message::detection::Detection,
-    settings::{DEFAULT_MODEL, Ratio, SourceUrl},
+    settings::{DEFAULT_MODEL, Ratio},
 };
 use serde::Deserialize;
 
@@ -82,7 +82,7 @@ fn compare(clip: &str, reference: &str, input: &str) {
     let input: InputSize = input.parse().unwrap();
     let reference = golden(reference);
 
-    let mut source = source::open(&SourceUrl::File(absolute(clip))).unwrap();
+    let mut source = source::open(&absolute(clip)).unwrap();
     let fit = Letterbox::fit(source.info().size, input);
     let mut scaler = Scaler::new();
     let (mut frames, mut wanted, mut kept, mut ours, mut stray) = (0, 0, 0, 0, 0);
@@ -186,7 +186,7 @@ fn lower_precisions_find_what_f32_finds() {
 /// Which part of `exact`'s sure detections `other` has at an overlap of 0.8, and which part of its own are strays.
 fn agreement(exact: &Detector, other: &Detector, clip: &str) -> (f64, f64) {
     let input: InputSize = "640x640".parse().unwrap();
-    let mut source = source::open(&SourceUrl::File(absolute(clip))).unwrap();
+    let mut source = source::open(&absolute(clip)).unwrap();
     let fit = Letterbox::fit(source.info().size, input);
     let criteria = Criteria::new(exact.model(), Ratio::new(0.25).unwrap(), Ratio::new(0.7).unwrap(), &[]).unwrap();
     let mut scaler = Scaler::new();

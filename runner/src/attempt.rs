@@ -18,6 +18,7 @@ use kadr_shared::{
     domain::{Event, EventData, Fact},
     log,
     nats::Nats,
+    secret::SecretKey,
     tail::Entry,
     telemetry::chain,
 };
@@ -30,10 +31,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    board::{Board, Meter},
+    board::Board,
     facts::Reporter,
     follow::{Follow, Follower},
     lease::Lease,
+    meter::Meter,
     pipeline::{self, Job, Limits, Outcome, Report, Stops},
     starts::{self, Offer, Start},
     workers::Workers,
@@ -58,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Arc<Workers>,
     pub(crate) recordings: PathBuf,
     pub(crate) limits: Limits,
+    pub(crate) secret_key: Option<SecretKey>,
     /// The runner is to stop, or its lease is lost.
     pub(crate) stop: CancellationToken,
 }
@@ -255,6 +258,7 @@ impl Attempt<'_> {
             settings: settings.clone(),
             video: settings.outputs.video.then(|| folder.join(format!("{run}.mp4"))),
             limits: self.shared.limits,
+            secret_key: self.shared.secret_key.clone(),
             workers: self.shared.workers.clone(),
         }
     }

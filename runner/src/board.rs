@@ -4,7 +4,7 @@
 //! the leader may have given its scenarios to somebody else.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,10 +16,9 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use kadr_shared::{
     id::{RunId, RunnerId, ScenarioId},
     nats::Nats,
-    nodes::{self, Progress, RunnerBeat},
+    nodes::{self, RunnerBeat},
     streams::{self, NODE_RENEWAL, NODE_TTL},
     telemetry::chain,
-    time::Timestamp,
 };
 use tokio::{
     sync::Semaphore,
@@ -28,10 +27,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::lease::Lease;
+use crate::{lease::Lease, meter::Meter};
 
-/// Rates are taken over this span.
-const RATE_SPAN: Duration = Duration::from_secs(5);
 /// One renewal may take this long: a later answer would be worth nothing.
 const RENEWAL_TIMEOUT: Duration = NODE_TTL;
 /// Renewals under way.
@@ -47,33 +44,6 @@ pub(crate) struct Board {
     meters: Mutex<HashMap<ScenarioId, Arc<Meter>>>,
     /// It takes no more scenarios.
     closed: AtomicBool,
-}
-
-/// How one scenario fares. Written by its pipeline, read by the beat.
-pub(crate) struct Meter {
-    scenario: ScenarioId,
-    run: RunId,
-    fence: u64,
-    inner: Mutex<Reading>,
-}
-
-#[derive(Default)]
-struct Reading {
-    frames: u64,
-    of: Option<u64>,
-    source_fps: Option<f64>,
-    last_frame_at: Option<Timestamp>,
-    /// When results were stored, lately.
-    stored: VecDeque<Instant>,
-    trouble: BTreeMap<Trouble, String>,
-}
-
-/// What may keep a scenario from getting on; the first one is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Trouble {
-    Storing,
-    Reporting,
-    Queueing,
 }
 
 /// A panic while a number was written leaves a number: nothing to be afraid of.
@@ -139,7 +109,7 @@ impl Board {
 
     /// Opens a meter; it is shown until it is dropped by [`Board::close`].
     pub(crate) fn open(&self, scenario: &ScenarioId, run: RunId, fence: u64) -> Arc<Meter> {
-        let meter = Arc::new(Meter { scenario: scenario.clone(), run, fence, inner: Mutex::default() });
+        let meter = Arc::new(Meter::new(scenario.clone(), run, fence));
         lock(&self.meters).insert(scenario.clone(), meter.clone());
         meter
     }
@@ -147,8 +117,8 @@ impl Board {
     pub(crate) fn close(&self, meter: &Meter) {
         let mut meters = lock(&self.meters);
         // A later attempt of the scenario may have its own by now.
-        if meters.get(&meter.scenario).is_some_and(|open| open.fence == meter.fence) {
-            meters.remove(&meter.scenario);
+        if meters.get(meter.scenario()).is_some_and(|open| open.fence() == meter.fence()) {
+            meters.remove(meter.scenario());
         }
     }
 
@@ -211,68 +181,4 @@ impl Board {
         }
         false
     }
-}
-
-impl Meter {
-    /// What the source says of itself, and what an earlier attempt has stored.
-    pub(crate) fn source(&self, of: Option<u64>, fps: f64, frames: u64) {
-        let mut reading = lock(&self.inner);
-        reading.frames = frames;
-        reading.of = of;
-        reading.source_fps = Some(fps);
-    }
-
-    /// `frames` results of the run are stored.
-    pub(crate) fn stored(&self, frames: u64) {
-        let now = Instant::now();
-        let mut reading = lock(&self.inner);
-        reading.frames = frames;
-        reading.last_frame_at = Some(Timestamp::now());
-        reading.stored.push_back(now);
-        forget_old(&mut reading.stored, now);
-    }
-
-    /// What keeps it from getting on now, in words; none: that is over.
-    pub(crate) fn trouble(&self, kind: Trouble, text: Option<String>) {
-        let mut reading = lock(&self.inner);
-        match text {
-            Some(text) => reading.trouble.insert(kind, text),
-            None => reading.trouble.remove(&kind),
-        };
-    }
-
-    /// Results of the run that are stored.
-    pub(crate) fn frames(&self) -> u64 {
-        lock(&self.inner).frames
-    }
-
-    fn progress(&self, now: Instant) -> Progress {
-        let mut reading = lock(&self.inner);
-        forget_old(&mut reading.stored, now);
-        Progress {
-            scenario: self.scenario.clone(),
-            run: self.run,
-            fence: self.fence,
-            frames: reading.frames,
-            of: reading.of,
-            // Files wait: nothing is dropped.
-            dropped: 0,
-            source_fps: reading.source_fps,
-            analysed_fps: rate(&reading.stored, now),
-            last_frame_at: reading.last_frame_at,
-            trouble: reading.trouble.values().next().cloned(),
-        }
-    }
-}
-
-fn forget_old(stored: &mut VecDeque<Instant>, now: Instant) {
-    while stored.front().is_some_and(|&at| now.duration_since(at) > RATE_SPAN) {
-        stored.pop_front();
-    }
-}
-
-/// Results a second over the span that is remembered; none for fewer than two.
-fn rate(stored: &VecDeque<Instant>, now: Instant) -> Option<f64> {
-    let span = now.duration_since(*stored.front()?).as_secs_f64();
-    (stored.len() > 1 && span > 0.0).then(|| (stored.len() as f64 / span * 10.0).round() / 10.0)
 }

@@ -14,8 +14,8 @@ use kadr_shared::{
 use tracing::warn;
 
 use crate::{
-    board::{Meter, Trouble},
     lease::Lease,
+    meter::{Meter, Trouble},
     patience::{REQUEST, RETRY, answered},
 };
 

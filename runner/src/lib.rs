@@ -4,14 +4,14 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`source`], [`picture`] | files and images, decoded into planes |
+//! | [`source`], [`picture`] | files, images and cameras, decoded into planes |
 //! | [`scale`] | letterboxed planes for the model |
 //! | `pipeline` | sending with credit, collecting, ordering, storing |
 //! | [`overlay`], [`record`] | results drawn on the full frame, written as MP4 |
 //!
 //! And around it: `service` competes for starts (`starts`, evened out by `peers`), `attempt` obeys the log (`follow`),
-//! `facts` reports, `board` shows signs of life as long as the `lease` holds, `workers` listens for inference, `erase` takes away what deleted scenarios have
-//! recorded.
+//! `facts` reports, `board` shows signs of life as long as the `lease` holds, with each scenario's numbers (`meter`), `workers`
+//! listens for inference, `erase` takes away what deleted scenarios have recorded.
 //!
 //! No model is ever loaded here, and nothing is decided: a runner claims, reports and lets go.
 
@@ -21,6 +21,7 @@ mod erase;
 mod facts;
 mod follow;
 mod lease;
+mod meter;
 pub mod overlay;
 mod patience;
 mod peers;

@@ -1,10 +1,12 @@
 //! From a source's frames to stored results: sending with credit, collecting, ordering, storing, drawing.
 //!
-//! At most `inflight` frames are without a result; then the file waits. Results come in any order and are stored in the
-//! frames' order. A frame whose result does not come in time is looked for, and sent again under its number if it is lost.
+//! At most `inflight` frames are without a result; then a file waits, and a camera's next frames are dropped. Results come
+//! in any order and are stored in the frames' order. A file's frame whose result does not come in time is looked for, and
+//! sent again under its number if it is lost; a camera's is given up, since newer ones are wanted more.
 
 mod job;
 mod pace;
+mod pending;
 mod queue;
 mod reader;
 mod sink;
@@ -17,7 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, future::join_all};
 use kadr_shared::{
     domain::InterruptionKind,
@@ -26,7 +27,7 @@ use kadr_shared::{
         frame::FrameHeader,
     },
     nats::Nats,
-    subjects,
+    subjects::{self, FrameClass},
     time::Timestamp,
 };
 use tokio::sync::{mpsc, watch};
@@ -39,6 +40,7 @@ pub(crate) use self::{
 };
 use self::{
     pace::Pace,
+    pending::{PATIENCE, Pending},
     queue::{Put, Queue},
     reader::{Message, Read, Reader},
     sink::Sink,
@@ -46,7 +48,7 @@ use self::{
     store::{Replay, Store},
 };
 use crate::{
-    board::{Meter, Trouble},
+    meter::{Dropped, Meter, Trouble},
     source::Frame,
 };
 
@@ -58,20 +60,6 @@ const SILENCES: u32 = 2;
 const LOOK: Duration = Duration::from_millis(500);
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
-
-/// A frame that was read and has not been stored.
-struct Pending {
-    frame: Frame,
-    header: FrameHeader,
-    body: Bytes,
-    /// When it is to be sent, or looked after.
-    due: Instant,
-    /// When it was put into the queue, if it was.
-    sent: Option<Instant>,
-    /// How often it was looked after since.
-    looks: u32,
-    result: Option<RawOutcome>,
-}
 
 /// Runs a job to its end, or until it is stopped; what is stored by then stays.
 pub(crate) async fn run(
@@ -110,6 +98,8 @@ pub(crate) async fn run(
 
 struct Pipeline {
     job: Job,
+    /// Whether the source is a camera.
+    live: bool,
     queue: Queue,
     pace: Pace,
     meter: Arc<Meter>,
@@ -129,9 +119,18 @@ struct Pipeline {
     quiet_since: Instant,
     /// When to look whether somebody analyses.
     look: Instant,
-    interrupted: bool,
+    /// A camera's frame was given up, and no result came since.
+    unanswered: bool,
+    interrupted: Interruptions,
     /// Another connection than before may have lost frames and results.
     connections: watch::Receiver<u64>,
+}
+
+/// What holds a run up, and is told.
+#[derive(Default)]
+struct Interruptions {
+    source: bool,
+    inference: bool,
 }
 
 /// What happened next.
@@ -153,11 +152,13 @@ impl Pipeline {
     ) -> Result<Self, Stop> {
         let store = Store::open(nats.clone(), job.scenario.clone(), job.run, job.fence).await?;
         let stored_before = store.frames();
-        let url = job.settings.source.url.clone();
-        let reader =
-            reader::open(url, job.settings.analysis.input_size, stored_before).await.map_err(Stop::for_good)?;
-        meter.source(reader.info.frames, reader.info.frame_rate.hz(), stored_before);
-        let sink = Sink::open(job.video.clone(), job.fence, &reader.info).await.map_err(Stop::for_good)?;
+        let live = job.settings.source.url.is_live();
+        let class = if live { FrameClass::Live } else { FrameClass::Batch };
+        let reader = reader::open(&job, &nats, &store, &meter).await?;
+        let sink = match &reader.info {
+            Some(info) => Sink::open(job.video.clone(), job.fence, info).await.map_err(Stop::for_good)?,
+            None => Sink::None,
+        };
         let subject = subjects::results(&job.scenario, job.run);
         let results = nats
             .client
@@ -165,9 +166,10 @@ impl Pipeline {
             .await
             .map_err(|error| Stop::Failed { error: format!("can't listen for results: {error}"), retry: true })?;
         Ok(Self {
-            of: reader.info.frames,
-            replay: (stored_before > 0).then(|| store.replay()),
-            queue: Queue::new(nats.clone(), &job.settings.model, &job.scenario),
+            of: reader.info.as_ref().and_then(|info| info.frames),
+            replay: (stored_before > 0 && !live).then(|| store.replay()),
+            queue: Queue::new(nats.clone(), &job.settings.model, class, &job.scenario),
+            live,
             pace: Pace::new(job.limits.frame_timeout),
             connections: nats.connections(),
             job,
@@ -183,7 +185,8 @@ impl Pipeline {
             streaming: false,
             quiet_since: Instant::now(),
             look: Instant::now() + SILENCE,
-            interrupted: false,
+            unanswered: false,
+            interrupted: Interruptions::default(),
         })
     }
 
@@ -199,15 +202,26 @@ impl Pipeline {
                 end = Some(error);
             }
             match self.step(end.is_none()).await {
-                Step::Read(Some(Message::Frame(read))) => self.take(read).await?,
+                Step::Read(Some(Message::Frame(read))) => self.take(*read).await?,
                 Step::Read(Some(Message::End(error))) => end = Some(error),
+                Step::Read(Some(Message::Interrupted(error))) => {
+                    self.interrupted.source = true;
+                    self.tell(Report::Interrupted { kind: InterruptionKind::Source, error }).await?;
+                }
+                Step::Read(Some(Message::Resumed)) => {
+                    self.interrupted.source = false;
+                    self.quiet_since = Instant::now();
+                    self.tell_resumption().await?;
+                }
+                Step::Read(Some(Message::Refused(error))) => return Err(Stop::for_good(error)),
                 Step::Read(None) => end = Some(Some("the source's reader ended unexpectedly".to_owned())),
                 Step::Result(Some(message)) => self.note(&message).await?,
                 Step::Result(None) => {
                     return Err(Stop::Failed { error: "results can't be received any more".into(), retry: true });
                 }
                 Step::Due => self.do_what_is_due().await?,
-                // What is still there is found to be so by one look.
+                // What is still there is found to be so by one look. A camera's are not looked for.
+                Step::Reconnected if self.live => {}
                 Step::Reconnected => self.pending.values_mut().for_each(|p| p.due = Instant::now()),
                 Step::Stop => return Err(Stop::Asked),
             }
@@ -215,10 +229,11 @@ impl Pipeline {
     }
 
     async fn step(&mut self, reading: bool) -> Step {
-        let credit = reading && self.pending.len() < self.job.limits.inflight;
+        // A camera's frames come with credit, and what else it says is heard at any time.
+        let credit = reading && (self.live || self.pending.len() < self.job.limits.inflight);
         // A result that is there needs no time-out, also when it waits for an earlier one.
         let due = self.pending.values().filter(|p| p.result.is_none()).map(|p| p.due).min();
-        let due = due.map(|due| if self.interrupted { due } else { due.min(self.look) });
+        let due = due.map(|due| if self.interrupted.inference { due } else { due.min(self.look) });
         if !self.stops.none() {
             return Step::Stop;
         }
@@ -233,7 +248,7 @@ impl Pipeline {
 
     /// Takes a frame from the source: one of an earlier attempt goes straight on, another one is sent.
     async fn take(&mut self, read: Read) -> Result<(), Stop> {
-        let Read { frame, body } = read;
+        let Read { frame, fit, body, credit } = read;
         if let Some(replay) = &mut self.replay
             && frame.number < self.stored_before
         {
@@ -248,23 +263,23 @@ impl Pipeline {
             fence: self.job.fence,
             frame: frame.number,
             pts_ms: frame.pts_ms,
-            captured_at: Timestamp::now(),
-            source: self.reader.info.size,
-            input: self.reader.fit.input,
+            captured_at: frame.captured_at.unwrap_or_else(Timestamp::now),
+            source: fit.source,
+            input: fit.input,
             colour: frame.picture.colour(),
             confidence: analysis.confidence,
             iou: analysis.iou,
             class_agnostic: analysis.class_agnostic,
             classes: analysis.classes.clone(),
             // A file waits for each of its frames, however late.
-            patience: None,
+            patience: self.live.then_some(PATIENCE),
         };
         let number = frame.number;
         let now = Instant::now();
-        if self.pending.values().all(|p| p.result.is_some()) {
+        if !self.unanswered && self.pending.values().all(|p| p.result.is_some()) {
             (self.quiet_since, self.look) = (now, now + SILENCE);
         }
-        let pending = Pending { frame, header, body, due: now, sent: None, looks: 0, result: None };
+        let pending = Pending::new(frame, header, body, credit, self.live);
         self.pending.insert(number, pending);
         self.send(&[number]).await
     }
@@ -281,7 +296,7 @@ impl Pipeline {
             let trouble = match put {
                 Put::Queued => {
                     (pending.sent, pending.looks) = (Some(now), 0);
-                    pending.due = now + self.pace.patience(0);
+                    pending.due = pending.expires.unwrap_or_else(|| now + self.pace.patience(0));
                     None
                 }
                 // What was sent before is among what fills it. Or the queue is about to be cleared of answered ones.
@@ -303,9 +318,11 @@ impl Pipeline {
     /// Looks after frames that got no result in time, and tells when nobody seems to analyse.
     async fn do_what_is_due(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
+        self.give_up(|p| p.expires.is_some_and(|expires| expires <= now));
         let is_due = |p: &Pending| p.result.is_none() && p.due <= now;
         let mut again: Vec<_> = self.pending.iter().filter(|(_, p)| is_due(p)).map(|(number, _)| *number).collect();
-        if self.pending.values().any(|p| is_due(p) && p.sent.is_some()) && !self.some_are_lost().await? {
+        let sent = self.pending.values().any(|p| is_due(p) && p.sent.is_some());
+        if !self.live && sent && !self.some_are_lost().await? {
             // They wait behind others, or are in hand: one look more, later.
             for pending in self.pending.values_mut().filter(|p| is_due(p)) {
                 if pending.sent.is_some_and(|sent| now.duration_since(sent) < self.job.limits.frame_timeout) {
@@ -323,6 +340,15 @@ impl Pipeline {
         self.tell_silence().await
     }
 
+    /// Lets a camera's frames go that have no result.
+    fn give_up(&mut self, which: impl Fn(&Pending) -> bool) {
+        let before = self.pending.len();
+        self.pending.retain(|_, p| p.result.is_some() || !which(p));
+        let given_up = before - self.pending.len();
+        self.unanswered |= given_up > 0;
+        (0..given_up).for_each(|_| self.meter.dropped(Dropped::Late));
+    }
+
     /// Whether fewer frames are in the queue than have no result: then their results or they themselves are lost.
     async fn some_are_lost(&mut self) -> Result<bool, Stop> {
         let wanted = self.pending.values().filter(|p| p.result.is_none() && p.sent.is_some()).count();
@@ -333,7 +359,7 @@ impl Pipeline {
 
     async fn tell_silence(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
-        if self.interrupted || now < self.look {
+        if self.interrupted.inference || now < self.look {
             return Ok(());
         }
         self.look = now + LOOK;
@@ -341,7 +367,7 @@ impl Pipeline {
         let model = &self.job.settings.model;
         let nobody = quiet >= SILENCE && self.job.workers.silence(model) >= SILENCE;
         if nobody || quiet >= self.job.limits.frame_timeout * SILENCES {
-            self.interrupted = true;
+            self.interrupted.inference = true;
             let error = format!("no inference for {model}");
             return self.tell(Report::Interrupted { kind: InterruptionKind::Inference, error }).await;
         }
@@ -365,7 +391,9 @@ impl Pipeline {
         self.job.workers.answered(&self.job.settings.model);
         let Some(pending) = self.pending.get_mut(&raw.frame) else { return Ok(()) };
         match raw.outcome {
-            // For whoever set it a time; here each frame counts, and it goes once more.
+            // A camera's frame that nobody wants any more.
+            RawOutcome::Late { .. } if self.live => self.give_up(|p| p.frame.number == raw.frame),
+            // A file's has no such time: each frame counts, and it goes once more.
             RawOutcome::Late { .. } => (pending.sent, pending.due) = (None, now),
             outcome if pending.result.is_none() => {
                 pending.result = Some(outcome);
@@ -376,10 +404,19 @@ impl Pipeline {
             _ => {}
         }
         (self.quiet_since, self.look) = (now, now + SILENCE);
-        if std::mem::take(&mut self.interrupted) {
-            self.tell(Report::Resumed).await?;
+        self.unanswered = false;
+        if std::mem::take(&mut self.interrupted.inference) {
+            self.tell_resumption().await?;
         }
         Ok(())
+    }
+
+    /// One of two things that held it up is over; that it goes on is told when both are.
+    async fn tell_resumption(&mut self) -> Result<(), Stop> {
+        if self.interrupted.source || self.interrupted.inference {
+            return Ok(());
+        }
+        self.tell(Report::Resumed).await
     }
 
     /// Stores what is next in order, as far as results are there.

@@ -6,6 +6,7 @@ use kadr_shared::{
     id::RunnerId,
     nats::Nats,
     nodes,
+    secret::SecretKey,
     streams::{self, StreamsError},
     telemetry::chain,
 };
@@ -38,11 +39,13 @@ pub struct Config {
     /// Scenarios at the same time.
     pub capacity: usize,
     pub limits: Limits,
+    /// What cameras' passwords are encrypted with; none: none can be read.
+    pub secret_key: Option<SecretKey>,
 }
 
 impl Config {
     pub fn new(data: PathBuf) -> Self {
-        Self { data, capacity: 16, limits: Limits::default() }
+        Self { data, capacity: 16, limits: Limits::default(), secret_key: None }
     }
 
     /// Where a run's annotated video lies once the run has ended.
@@ -118,6 +121,7 @@ async fn serve(base: &Base, shutdown: &CancellationToken, farewells: &mut JoinSe
         workers: base.workers.clone(),
         recordings: base.recordings.clone(),
         limits: base.config.limits,
+        secret_key: base.config.secret_key.clone(),
         stop: CancellationToken::new(),
     });
     info!(runner = %shared.board.runner(), capacity = base.config.capacity, "ready for scenarios");

@@ -1,4 +1,4 @@
-//! Where frames come from: a video file or an image, opened by what it contains, not by what it is called.
+//! Where frames come from: a video file or an image, opened by what it contains, not by what it is called, or a camera.
 //!
 //! A source gives whole frames in presentation order, numbered from 0 without holes. It knows no network, no model and
 //! no scenario; waiting and dropping are the pipeline's business.
@@ -7,6 +7,7 @@ mod error;
 mod h264;
 mod image;
 mod mp4;
+mod rtsp;
 mod sniff;
 mod turn;
 
@@ -17,10 +18,13 @@ use std::{
     path::Path,
 };
 
-use kadr_shared::{geometry::Size, message::frame::Colour, settings::SourceUrl};
+use kadr_shared::{geometry::Size, message::frame::Colour, time::Timestamp};
 
-pub use self::error::SourceError;
 use self::sniff::Kind;
+pub use self::{
+    error::SourceError,
+    rtsp::{Access, Deadlines, RtspSource},
+};
 use crate::picture::Picture;
 
 /// Frames, one after another.
@@ -31,13 +35,14 @@ pub trait Source: Send {
     ///
     /// A damaged or cut file still gives every frame that can be decoded, and then one error that counts what is
     /// missing ([`SourceError::Truncated`], [`SourceError::Incomplete`]). After any error there are no more frames.
+    /// A camera has no last frame: it ends with an error.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
 }
 
 /// What is known of a source before its first frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceInfo {
-    /// The size of every frame.
+    /// The size of every frame; of a camera, that of the first one.
     pub size: Size,
     /// The mean rate; frames need not be evenly spaced.
     pub frame_rate: FrameRate,
@@ -63,6 +68,8 @@ pub struct Frame {
     pub number: u64,
     /// When it is shown, in milliseconds after the first frame.
     pub pts_ms: f64,
+    /// When it was taken, if the source tells.
+    pub captured_at: Option<Timestamp>,
     pub picture: Picture,
 }
 
@@ -99,11 +106,9 @@ const fn gcd(mut a: u128, mut b: u128) -> u128 {
     a
 }
 
-/// Opens the source that `url` names.
-pub fn open(url: &SourceUrl) -> Result<Box<dyn Source>, SourceError> {
-    match url {
-        SourceUrl::File(path) => read(open_file(path)?),
-    }
+/// Opens a file.
+pub fn open(path: &Path) -> Result<Box<dyn Source>, SourceError> {
+    read(open_file(path)?)
 }
 
 /// Opens a source from its bytes: an MP4 with H.264, a JPEG or a PNG. Only what is needed is read, as it is needed.

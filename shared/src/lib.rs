@@ -11,6 +11,7 @@
 //! | [`message`] | frames, raw results, stored detections |
 //! | [`subjects`], [`streams`] | where everything lies on JetStream |
 //! | [`nats`], [`server`] | a connection; a server of one's own |
+//! | [`secret`] | cameras' passwords, encrypted |
 //! | [`publish`], [`tail`] | storing one message; reading a stream in order |
 //! | [`log`], [`inbox`], [`detections`], [`nodes`] | the log, the way into it, what is stored of frames, signs of life |
 //! | [`telemetry`] | logging |
@@ -27,6 +28,7 @@ pub mod moment;
 pub mod nats;
 pub mod nodes;
 pub mod publish;
+pub mod secret;
 pub mod server;
 pub mod settings;
 pub mod streams;

@@ -40,9 +40,27 @@ pub struct Progress {
     /// Results stored a second, lately.
     pub analysed_fps: Option<f64>,
     pub last_frame_at: Option<Timestamp>,
+    /// Of a camera.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<CameraProgress>,
     /// Why it does not get on, in words for people, where no fact can tell it (results can't be stored).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// How a camera fares, in this attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CameraProgress {
+    /// Since when it plays; none: it does not.
+    pub connected_at: Option<Timestamp>,
+    /// Sessions after the first one.
+    pub reconnects: u64,
+    /// Frames dropped because as many as may be were under way.
+    pub busy: u64,
+    /// Frames given up because their results did not come in time.
+    pub late: u64,
+    /// Frames that come a second, lately.
+    pub fps: Option<f64>,
 }
 
 /// Who leads, as the leader's key says.

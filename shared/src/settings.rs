@@ -2,11 +2,13 @@
 //!
 //! Parsed into types here and nowhere else; whether a model or a class exists is the catalogue's business.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+mod source;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use url::Url;
+use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use self::source::{ForCameras, Source, SourceUrl, SourceUrlError, Transport};
 use crate::{geometry::InputSize, id::ModelName};
 
 /// A scenario's settings. All but `source` have defaults; unknown fields are refused.
@@ -30,79 +32,6 @@ pub const DEFAULT_MODEL: &str = "yolov8n";
 #[expect(clippy::expect_used, reason = "a constant that a test parses")]
 fn default_model() -> ModelName {
     DEFAULT_MODEL.parse().expect("the default model's name is well-formed")
-}
-
-/// Where the video comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    pub url: SourceUrl,
-}
-
-/// A source's address. Files are named by an absolute path (`/data/a.mp4` or `file:///data/a.mp4`) on the runner's machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourceUrl {
-    File(PathBuf),
-}
-
-/// An address that names no source kadr can read. A password in it is never repeated.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SourceUrlError {
-    #[error("the source is empty: give a file's absolute path or file:// address")]
-    Empty,
-    #[error("{path:?} is a relative path: give the absolute path on the runner's machine, such as /data/clip.mp4")]
-    Relative { path: String },
-    #[error("sources of kind {scheme:?} can't be read by this version: give a file (MP4 with H.264, JPEG or PNG)")]
-    Scheme { scheme: String },
-    #[error("not a usable file address: {0}")]
-    Address(String),
-}
-
-impl FromStr for SourceUrl {
-    type Err = SourceUrlError;
-
-    fn from_str(text: &str) -> Result<Self, SourceUrlError> {
-        if text.is_empty() {
-            return Err(SourceUrlError::Empty);
-        }
-        if text.contains('\0') {
-            return Err(SourceUrlError::Address("a path holds no NUL character".into()));
-        }
-        if text.starts_with('/') {
-            return Ok(Self::File(text.into()));
-        }
-        match Url::parse(text) {
-            Ok(url) if url.scheme() == "file" => url
-                .to_file_path()
-                .map(Self::File)
-                .map_err(|()| SourceUrlError::Address("write it as file:///absolute/path, without a host".into())),
-            Ok(url) => Err(SourceUrlError::Scheme { scheme: url.scheme().chars().take(20).collect() }),
-            Err(_) => Err(SourceUrlError::Relative { path: text.chars().take(80).collect() }),
-        }
-    }
-}
-
-impl fmt::Display for SourceUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => match Url::from_file_path(path) {
-                Ok(url) => url.fmt(f),
-                Err(()) => path.display().fmt(f),
-            },
-        }
-    }
-}
-
-impl Serialize for SourceUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for SourceUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 /// How frames are analysed.
@@ -258,11 +187,5 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn an_address_with_a_password_is_refused_without_repeating_it() {
-        let error = parse(r#"{"source": {"url": "rtsp://me:hunter2@cam/1"}}"#).unwrap_err().to_string();
-        assert!(error.contains("rtsp") && !error.contains("hunter2"), "{error}");
     }
 }

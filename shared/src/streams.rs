@@ -62,10 +62,11 @@ pub async fn ensure(nats: &Nats) -> Result<(), StreamsError> {
     ensure_stream(js, subjects::INBOX, inbox(replicas, first_input(js).await?)).await?;
     ensure_stream(js, subjects::FRAMES, frames(replicas)).await?;
     ensure_stream(js, subjects::DETECTIONS, detections(replicas)).await?;
-    js.create_or_update_key_value(nodes(replicas))
-        .await
-        .map(|_| ())
-        .map_err(|source| StreamsError::Bucket { bucket: subjects::NODES, source })
+    for config in [secrets(replicas), nodes(replicas)] {
+        let bucket = if config.bucket == subjects::NODES { subjects::NODES } else { subjects::SECRETS };
+        js.create_or_update_key_value(config).await.map_err(|source| StreamsError::Bucket { bucket, source })?;
+    }
+    Ok(())
 }
 
 /// The same at a service's start: a cluster that has only just come up, or elects leaders, is waited for, up to
@@ -182,6 +183,18 @@ fn detections(replicas: usize) -> Config {
         max_bytes: DETECTIONS_BYTES,
         num_replicas: replicas,
         ..Config::default()
+    }
+}
+
+/// Passwords, encrypted.
+fn secrets(replicas: usize) -> kv::Config {
+    kv::Config {
+        bucket: subjects::SECRETS.into(),
+        description: "cameras' passwords, encrypted".into(),
+        history: 1,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        ..kv::Config::default()
     }
 }
 

@@ -1,6 +1,9 @@
 //! Names of streams and subjects. Built here and nowhere else.
 
-use crate::id::{CommandId, ModelName, RunId, RunnerId, ScenarioId};
+use crate::{
+    id::{CommandId, ModelName, RunId, RunnerId, ScenarioId},
+    secret::SecretName,
+};
 
 pub const INBOX: &str = "KADR_INBOX";
 pub const EVENTS: &str = "KADR_EVENTS";
@@ -10,6 +13,11 @@ pub const DETECTIONS: &str = "KADR_DETECTIONS";
 pub const NODES: &str = "KADR_NODES";
 /// The stream behind it.
 pub const NODES_STREAM: &str = "KV_KADR_NODES";
+
+/// A key-value bucket.
+pub const SECRETS: &str = "KADR_SECRETS";
+/// The stream behind it.
+pub const SECRETS_STREAM: &str = "KV_KADR_SECRETS";
 
 pub const INBOX_ALL: &str = "kadr.in.>";
 pub const EVENTS_ALL: &str = "kadr.evt.>";
@@ -50,6 +58,15 @@ pub fn command(scenario: &ScenarioId, key: &CommandId) -> String {
 /// `id` is a fact's own: one token.
 pub fn fact(scenario: &ScenarioId, run: RunId, id: &str) -> String {
     format!("kadr.in.{scenario}.run.{run}.{id}")
+}
+
+pub fn secret(scenario: &ScenarioId, name: &SecretName) -> String {
+    format!("$KV.KADR_SECRETS.{scenario}.{name}")
+}
+
+/// All secrets of one scenario.
+pub fn secrets_of(scenario: &ScenarioId) -> String {
+    format!("$KV.KADR_SECRETS.{scenario}.*")
 }
 
 /// `kind` is an event's type.

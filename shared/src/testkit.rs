@@ -1,5 +1,6 @@
-//! For tests only (feature `testkit`): real nats-servers, a real PostgreSQL, and waiting for conditions.
+//! For tests only (feature `testkit`): real nats-servers, a real PostgreSQL, real cameras, and waiting for conditions.
 
+mod camera;
 mod postgres;
 
 use std::{future::Future, time::Duration};
@@ -8,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::{id::RunId, nats::Nats, server::Server, streams};
 
+pub use camera::TestCamera;
 pub use postgres::TestPostgres;
 
 /// What a test waits for must be so within this time. Generous: machines are shared, a whole run may be waited for, and

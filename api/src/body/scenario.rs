@@ -3,7 +3,7 @@
 use kadr_shared::{
     domain::{self, EndReason, HealthStatus, Phase, State},
     id::ScenarioId,
-    nodes::Progress,
+    nodes::{CameraProgress, Progress},
 };
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
@@ -48,18 +48,35 @@ struct Health {
     status: Status,
     /// Since when it is so.
     since: String,
-    /// Null: not known, or not running.
+    /// When a camera's last frame came, or a file's last result was stored. Null: not known, or not running.
     last_frame_at: Option<String>,
-    /// The source's nominal rate. Null: not known, or not running.
+    /// A file's nominal rate; frames that come from a camera a second, lately. Null: not known, or not running.
     source_fps: Option<f64>,
     /// Results stored a second, lately. Null: not known, or not running.
     analysed_fps: Option<f64>,
     /// Frames of this run whose results are stored, as far as is known.
     frames: u64,
-    /// Frames of this run given up because the source would not wait, as far as is known.
+    /// Frames of a camera that were not analysed, in this attempt: `camera` tells why. A file waits, and none is.
     dropped: u64,
+    /// Of a camera, while it runs: its connection, and what it lost.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    camera: Option<Camera>,
     /// What is wrong, in words: by the log, or by the runner's own word of this moment (results can't be stored).
     error: Option<String>,
+}
+
+/// How a camera fares, in this attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Camera {
+    /// Since when it plays; null: it does not, and is being tried.
+    connected_since: Option<String>,
+    /// Sessions after the first one.
+    reconnects: u64,
+    /// Frames dropped because inference was busy with as many as may be under way.
+    dropped_busy: u64,
+    /// Frames given up because their results did not come in time.
+    dropped_late: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
@@ -132,6 +149,7 @@ impl Scenario {
                 analysed_fps: live.and_then(|l| l.analysed_fps).and_then(rounded),
                 frames,
                 dropped: live.map_or(0, |l| l.dropped),
+                camera: live.and_then(|l| l.camera.as_ref()).map(Camera::from),
                 // What the runner can't tell by a fact comes before what the log had to say earlier.
                 error: live.and_then(|l| l.trouble.clone()).or_else(|| state.health.error.clone()),
             },
@@ -141,6 +159,17 @@ impl Scenario {
             seq,
             updated_at: state.updated_at.to_string(),
         })
+    }
+}
+
+impl From<&CameraProgress> for Camera {
+    fn from(camera: &CameraProgress) -> Self {
+        Self {
+            connected_since: camera.connected_at.map(|t| t.to_string()),
+            reconnects: camera.reconnects,
+            dropped_busy: camera.busy,
+            dropped_late: camera.late,
+        }
     }
 }
 
@@ -233,6 +262,7 @@ mod tests {
             source_fps: Some(25.0),
             analysed_fps: Some(24.987_654),
             last_frame_at: Some(Timestamp::from_millis(1_769_860_900_000)),
+            camera: None,
             trouble: None,
         }
     }

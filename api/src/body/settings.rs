@@ -25,8 +25,30 @@ pub(crate) struct SettingsBody {
 #[derive(Debug, Clone, PartialEq, Serialize, Object)]
 struct Source {
     /// A file on the runner's machine, by absolute path (`/data/clip.mp4`) or `file://` address: MP4 with H.264, JPEG,
-    /// PNG. It is shown as an address.
+    /// PNG; or a camera, `rtsp://host:port/path` with H.264. It is shown as an address, and holds no user name.
     url: String,
+    /// Of a camera that asks for one.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    /// Its password. It is encrypted, and never shown.
+    #[oai(write_only, skip_serializing_if_is_none)]
+    #[serde(skip)]
+    password: Option<String>,
+    /// How a camera's packets come. `tcp` where it is left out.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transport: Option<Transport>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum Transport {
+    /// In the connection that they are asked for by.
+    Tcp,
+    /// Beside it.
+    Udp,
 }
 
 /// How frames are analysed.
@@ -78,14 +100,24 @@ enum Policy {
 impl From<&Settings> for SettingsBody {
     fn from(settings: &Settings) -> Self {
         let Settings { source, model, analysis, outputs, restart } = settings;
-        let settings::Source { url } = source;
         Self {
-            source: Source { url: url.to_string() },
+            source: source.into(),
             model: model.to_string(),
             analysis: analysis.into(),
             outputs: outputs.into(),
             restart: restart.into(),
         }
+    }
+}
+
+impl From<&settings::Source> for Source {
+    fn from(source: &settings::Source) -> Self {
+        let settings::Source { url, username, secret: _, transport } = source;
+        let transport = match transport {
+            settings::Transport::Tcp => None,
+            settings::Transport::Udp => Some(Transport::Udp),
+        };
+        Self { url: url.to_string(), username: username.clone(), password: None, transport }
     }
 }
 
@@ -170,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    const FULL: &str = r#"{"source": {"url": "file:///data/a.mp4"}, "model": "yolov8s",
+    const FULL: &str = r#"{"source": {"url": "rtsp://cam/1", "username": "me", "transport": "udp"}, "model": "yolov8s",
         "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "class_agnostic": true, "classes": ["car", "bus"]},
         "outputs": {"video": false}, "restart": {"policy": "always", "limit": 9}}"#;
 
@@ -194,6 +226,9 @@ mod tests {
             let documented: Vec<_> = registry.schemas[schema].properties.iter().map(|(name, _)| *name).collect();
             let mut fields: Vec<_> =
                 full.pointer(part.trim_end_matches('/')).unwrap().as_object().unwrap().keys().collect();
+            // It is given, and goes no further: `Given`.
+            let password = "password".to_owned();
+            fields.extend((schema == "Source").then_some(&password));
             fields.sort();
             let mut sorted = documented.clone();
             sorted.sort_unstable();

@@ -7,13 +7,15 @@ use kadr_shared::{
     domain::State,
     id::{CommandId, ScenarioId},
     moment::Moment,
+    secret::{self, SecretError, SecretName},
     settings::Settings,
+    telemetry::chain,
 };
 use sha2::{Digest, Sha256};
 
 use super::{answers::Accepted, params::KeyParam, scenarios::ScenariosApi};
 use crate::{
-    body::{Body, Scenario},
+    body::{Body, Given, Password, Scenario},
     problem::{Problem, ProblemName},
     time_travel::{self, AsOf, Past},
 };
@@ -36,6 +38,37 @@ impl ScenariosApi {
             Err(_) if self.services.commands.is_used(id, key).await => Ok(()),
             other => other,
         }
+    }
+
+    /// Encrypts the password, if there is one; the settings then name it.
+    pub(super) async fn keep_password(
+        &self,
+        id: &ScenarioId,
+        key: &CommandId,
+        given: Given,
+    ) -> Result<Settings, Problem> {
+        let Given { mut settings, password } = given;
+        let Some(Password(password)) = password else { return Ok(settings) };
+        let Some(secret_key) = &self.services.secret_key else {
+            return Err(Problem::new(
+                ProblemName::InvalidBody,
+                "this API has no key to encrypt passwords with: give all APIs and runners one by secret_key_file \
+                 (KADR_SECRET_KEY_FILE)",
+            ));
+        };
+        let name = SecretName::of(key);
+        match secret::keep(&self.services.nats, secret_key, id, &name, &password).await {
+            Ok(()) => settings.source.secret = Some(name),
+            Err(SecretError::Differs) => {
+                return Err(Problem::new(
+                    ProblemName::IdempotencyConflict,
+                    "the key has been used with another password: use another key for another command",
+                ));
+            }
+            Err(error @ (SecretError::OtherKey | SecretError::Randomness(_))) => return Err(Problem::internal(&error)),
+            Err(error) => return Err(Problem::new(ProblemName::Unavailable, chain(&error))),
+        }
+        Ok(settings)
     }
 
     /// The scenario as its creation left it.

@@ -7,7 +7,6 @@ use kadr_shared::{
     domain::{Command, State},
     id::ScenarioId,
     moment::Moment,
-    settings::Settings,
     time::Timestamp,
 };
 use poem_openapi::{
@@ -25,7 +24,7 @@ use super::{
     params::{At, AtParam, IdParam, KeyParam, default_limit, from_the_first},
 };
 use crate::{
-    body::{Body, HistoryBody, Scenario, Scenarios, SettingsBody, Strict},
+    body::{Body, Given, HistoryBody, Scenario, Scenarios, SettingsBody, Strict},
     freshness,
     problem::{Failure, Problem, ProblemName},
     time_travel::{self, AsOf, History, Past},
@@ -126,15 +125,16 @@ impl ScenariosApi {
         /// Makes repeating safe, for 24 hours: see above.
         #[oai(name = "Idempotency-Key")]
         key: Header<Option<KeyParam>>,
-        body: Strict<Settings, SettingsBody>,
+        body: Strict<Given, SettingsBody>,
     ) -> Result<CreateAnswer, Failure<CreateProblems>> {
-        let Strict(settings, _) = body;
+        let Strict(given, _) = body;
         let key = key_or_new(key.0);
         let id = match id.0 {
             Some(IdParam(id)) => id,
             None => id_from(&key)?,
         };
-        self.check_names(&id, &key, &settings).await?;
+        self.check_names(&id, &key, &given.settings).await?;
+        let settings = self.keep_password(&id, &key, given).await?;
         let location = format!("/v1/scenarios/{id}");
         let answer = self.services.commands.ask(&id, &key, Command::Create { settings }).await?;
         let Some(outcome) = answer else {
@@ -148,7 +148,7 @@ impl ScenariosApi {
 
     /// Give a scenario that does not run other settings
     ///
-    /// All of them: what is left out gets its default, not what it was. Repeating a request with its `Idempotency-Key`
+    /// All of them: what is left out gets its default, not what it was; a camera's password has to be given again. Repeating a request with its `Idempotency-Key`
     /// gives the first one's answer.
     #[oai(path = "/:id", method = "put", operation_id = "configure_scenario")]
     async fn configure(
@@ -157,11 +157,12 @@ impl ScenariosApi {
         /// Makes repeating safe, for 24 hours: see above.
         #[oai(name = "Idempotency-Key")]
         key: Header<Option<KeyParam>>,
-        body: Strict<Settings, SettingsBody>,
+        body: Strict<Given, SettingsBody>,
     ) -> Result<ConfigureAnswer, Failure<ConfigureProblems>> {
-        let (IdParam(id), Strict(settings, _)) = (id.0, body);
+        let (IdParam(id), Strict(given, _)) = (id.0, body);
         let key = key_or_new(key.0);
-        self.check_names(&id, &key, &settings).await?;
+        self.check_names(&id, &key, &given.settings).await?;
+        let settings = self.keep_password(&id, &key, given).await?;
         match self.services.commands.ask(&id, &key, Command::Reconfigure { settings }).await? {
             None => Ok(ConfigureAnswer::Accepted(accepted(&key, None))),
             Some(outcome) => match outcome.refusal {

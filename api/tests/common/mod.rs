@@ -51,7 +51,7 @@ impl World {
 
 pub(crate) fn config(data: &Path) -> Config {
     let database = Place::in_folder(data);
-    Config { listen: "127.0.0.1:0".parse().unwrap(), database, catalog: Catalog::built_in().unwrap() }
+    Config { listen: "127.0.0.1:0".parse().unwrap(), database, catalog: Catalog::built_in().unwrap(), secret_key: None }
 }
 
 /// The API as a task.

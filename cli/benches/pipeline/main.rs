@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use kadr_inference::{Store, fast::Precision, weights::VerifiedWeights};
 use kadr_runner::source;
-use kadr_shared::{catalog::Catalog, geometry::InputSize, settings::SourceUrl};
+use kadr_shared::{catalog::Catalog, geometry::InputSize};
 use serde_json::json;
 
 use self::{
@@ -82,7 +82,7 @@ impl Task {
             (None, None) => CLIPS[1].into(),
         });
         let clip = clip.canonicalize().unwrap_or_else(|error| panic!("can't read {}: {error}", clip.display()));
-        let source = source::open(&SourceUrl::File(clip.clone())).expect("a clip that kadr can read");
+        let source = source::open(&clip).expect("a clip that kadr can read");
         let info = source.info();
 
         // Those of the reference data first: its tool that writes them for the peers knows their names.

@@ -11,6 +11,7 @@ use kadr_shared::{
     id::{CommandId, ScenarioId},
     nats::Nats,
 };
+use serde_json::json;
 
 use self::{outputs::Outputs, watch::End};
 use super::{FAILED, Failure, models, scenario};
@@ -77,7 +78,7 @@ async fn analyze(
     let nats = Nats::connect(&nats_url, "kadr-analyze").await?;
     let id = scenario_id(source)?;
     let url = source.to_str().with_context(|| format!("{} is no UTF-8 path", source.display()))?;
-    client.create(&id, &scenario::settings(url, &args.analysis)).await?;
+    client.create(&id, &scenario::settings(json!({ "url": url }), &args.analysis)).await?;
     client.command(&id, "start", &CommandId::generate()).await?;
     let end = watch::until_ended(&client, &nats, &id, stop).await?;
     let recordings = kadr_runner::Config::new(config.data.clone()).recordings();

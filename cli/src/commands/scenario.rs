@@ -7,7 +7,7 @@ use kadr_shared::id::{CommandId, ScenarioId};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{AnalysisArgs, ClientArgs, Keyed, ScenarioCommand},
+    args::{AnalysisArgs, ClientArgs, Keyed, ScenarioCommand, SourceArgs, TransportArg},
     client::{Accepted, Client, Configured, Scenario},
     print,
 };
@@ -15,14 +15,14 @@ use crate::{
 pub async fn run(command: ScenarioCommand) -> Result<()> {
     match command {
         ScenarioCommand::Create { id, source, analysis, client } => {
-            let settings = settings(&absolute(&source)?, &analysis);
+            let settings = settings(given(source)?, &analysis);
             show(&Client::new(&client.api)?.create(&id, &settings).await?, client.json)
         }
         ScenarioCommand::List { client } => list(&client).await,
         ScenarioCommand::Get { id, at, client } => show(&Client::new(&client.api)?.get_at(&id, at).await?, client.json),
         ScenarioCommand::History { id, client } => history(&id, &client).await,
         ScenarioCommand::Configure { id, source, analysis, key, client } => {
-            configure(&id, &settings(&absolute(&source)?, &analysis), key, &client).await
+            configure(&id, &settings(given(source)?, &analysis), key, &client).await
         }
         ScenarioCommand::Start(keyed) => command_of(keyed, "start").await,
         ScenarioCommand::Stop(keyed) => command_of(keyed, "stop").await,
@@ -75,9 +75,9 @@ fn span(millis: u64) -> String {
 }
 
 /// The body of a scenario's creation and configuration.
-pub fn settings(source: &str, analysis: &AnalysisArgs) -> Value {
+pub fn settings(source: Value, analysis: &AnalysisArgs) -> Value {
     json!({
-        "source": { "url": source },
+        "source": source,
         "model": analysis.model,
         "analysis": {
             "input_size": analysis.input_size, "confidence": analysis.confidence,
@@ -85,6 +85,32 @@ pub fn settings(source: &str, analysis: &AnalysisArgs) -> Value {
         },
         "outputs": { "video": !analysis.no_video },
     })
+}
+
+/// The source's part of them, with the password if there is one.
+fn given(args: SourceArgs) -> Result<Value> {
+    let mut source = json!({ "url": absolute(&args.source)? });
+    if let Some(username) = args.username {
+        source["username"] = username.into();
+    }
+    if let Some(file) = args.password_file {
+        source["password"] = first_line(&file)?.into();
+    }
+    if let Some(transport) = args.transport {
+        source["transport"] = match transport {
+            TransportArg::Tcp => "tcp",
+            TransportArg::Udp => "udp",
+        }
+        .into();
+    }
+    Ok(source)
+}
+
+fn first_line(file: &Path) -> Result<String> {
+    let text =
+        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    let text = text.with_context(|| format!("can't read the password from {}", file.display()))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 /// Paths are taken from here, addresses as they are.

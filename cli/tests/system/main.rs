@@ -6,6 +6,7 @@
 
 mod analyze;
 mod bad_input;
+mod cameras;
 mod cluster;
 mod commands;
 mod example;

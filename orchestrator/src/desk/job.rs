@@ -53,14 +53,15 @@ impl Job {
         (self.scenario, ended)
     }
 
-    /// Takes a scenario's detections away before the log says that it is deleted: doing it twice is harmless.
+    /// Takes a scenario's detections and passwords away before the log says that it is deleted: doing it twice is harmless.
     pub(super) async fn delete(self, cause: Cause, actor: String, data: EventData) -> (ScenarioId, Ended) {
         let ended = async {
             match self.look().await? {
                 Ended::Void => {}
                 other => return Ok(other),
             }
-            self.purge().await?;
+            self.purge(subjects::DETECTIONS, subjects::detections(&self.scenario)).await?;
+            self.purge(subjects::SECRETS_STREAM, subjects::secrets_of(&self.scenario)).await?;
             self.try_append(cause, actor, &data).await
         };
         let ended = ended.await.unwrap_or_else(Ended::Failed);
@@ -116,12 +117,12 @@ impl Job {
         timeout(PATIENCE, read).await.map_err(|_| "the log can't be read in time".to_owned())?
     }
 
-    async fn purge(&self) -> Result<(), String> {
+    async fn purge(&self, stream: &'static str, filter: String) -> Result<(), String> {
         let purge = async {
-            let stream = self.nats.jetstream.get_stream(subjects::DETECTIONS).await.map_err(|e| chain(&e))?;
-            stream.purge().filter(subjects::detections(&self.scenario)).await.map_err(|e| chain(&e))
+            let stream = self.nats.jetstream.get_stream(stream).await.map_err(|e| chain(&e))?;
+            stream.purge().filter(filter).await.map_err(|e| chain(&e))
         };
-        let purged = timeout(PATIENCE, purge).await.map_err(|_| "the detections can't be purged in time".to_owned())?;
-        purged.map(|_| ()).map_err(|error| format!("can't purge the detections: {error}"))
+        let purged = timeout(PATIENCE, purge).await.map_err(|_| format!("{stream} can't be purged in time"))?;
+        purged.map(|_| ()).map_err(|error| format!("can't purge {stream}: {error}"))
     }
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use kadr_shared::{
     domain::InterruptionKind,
     id::{RunId, ScenarioId},
+    secret::SecretKey,
     settings::Settings,
 };
 
@@ -19,6 +20,7 @@ pub(crate) struct Job {
     /// Where the annotated video goes, if one is wanted.
     pub(crate) video: Option<PathBuf>,
     pub(crate) limits: Limits,
+    pub(crate) secret_key: Option<SecretKey>,
     pub(crate) workers: Arc<Workers>,
 }
 

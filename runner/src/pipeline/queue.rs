@@ -29,8 +29,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(nats: Nats, model: &ModelName, scenario: &ScenarioId) -> Self {
-        Self { nats, subject: subjects::frame(model, FrameClass::Batch, scenario) }
+    pub(super) fn new(nats: Nats, model: &ModelName, class: FrameClass, scenario: &ScenarioId) -> Self {
+        Self { nats, subject: subjects::frame(model, class, scenario) }
     }
 
     pub(super) async fn put(&self, header: &FrameHeader, body: Bytes) -> Put {

@@ -1,89 +1,108 @@
 //! The reading end: a thread that opens the source, decodes, and scales for the model.
+//!
+//! A file waits for whoever takes its frames; a camera does not, and each is read in its own way.
 
-use std::thread;
+mod camera;
+mod file;
+
+use std::{sync::Arc, thread};
 
 use bytes::Bytes;
 use kadr_shared::{
-    geometry::{InputSize, Letterbox},
+    geometry::Letterbox,
+    nats::Nats,
+    secret::{self, SecretError},
     settings::SourceUrl,
     telemetry::chain,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::DropGuard;
+use url::Url;
 
+use self::camera::Camera;
+use super::{Job, stop::Stop, store::Store};
 use crate::{
-    scale::Scaler,
-    source::{self, Frame, SourceInfo},
+    meter::Meter,
+    source::{Access, Deadlines, Frame, SourceInfo},
 };
-
-/// Frames decoded ahead of the one that is being sent.
-const AHEAD: usize = 2;
 
 /// A frame, and its picture as the model takes it (none if its result is stored already).
 pub(super) struct Read {
     pub(super) frame: Frame,
+    pub(super) fit: Letterbox,
     pub(super) body: Option<Bytes>,
+    /// A camera's next frame is taken when this one is done with.
+    pub(super) credit: Option<OwnedSemaphorePermit>,
 }
 
 /// What the thread says.
 pub(super) enum Message {
-    Frame(Read),
+    Frame(Box<Read>),
     /// There are no more frames; the text tells what is missing.
     End(Option<String>),
+    /// The camera is gone; it is tried again.
+    Interrupted(String),
+    Resumed,
+    /// What it sends can't be read, and trying again would not help.
+    Refused(String),
 }
 
 /// A source that is being read.
 pub(super) struct Reader {
-    pub(super) info: SourceInfo,
-    pub(super) fit: Letterbox,
+    /// Of a file; a camera's frames tell for themselves.
+    pub(super) info: Option<SourceInfo>,
     pub(super) frames: mpsc::Receiver<Message>,
+    /// Ends a camera's thread.
+    _stop: Option<DropGuard>,
 }
 
-/// Opens a source and begins to read it. Frames below `stored` are not scaled. The error is for people.
-pub(super) async fn open(url: SourceUrl, input: Option<InputSize>, stored: u64) -> Result<Reader, String> {
-    let (opened, info) = oneshot::channel();
-    let (sender, frames) = mpsc::channel(AHEAD);
-    // A thread of its own: decoding blocks for as long as the source lives.
-    thread::Builder::new()
-        .name("kadr-source".into())
-        .spawn(move || read(&url, input, stored, opened, &sender))
-        .map_err(|error| format!("can't start a thread to read the source: {error}"))?;
-    match info.await {
-        Ok(Ok((info, fit))) => Ok(Reader { info, fit, frames }),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err("the source's reader ended unexpectedly".to_owned()),
+/// Begins to read a job's source, behind what is stored.
+pub(super) async fn open(job: &Job, nats: &Nats, store: &Store, meter: &Arc<Meter>) -> Result<Reader, Stop> {
+    let input = job.settings.analysis.input_size;
+    match &job.settings.source.url {
+        SourceUrl::File(path) => {
+            let reader = file::open(path.clone(), input, store.frames()).await.map_err(Stop::for_good)?;
+            if let Some(info) = &reader.info {
+                meter.source(info.frames, info.frame_rate.hz(), store.frames());
+            }
+            Ok(reader)
+        }
+        SourceUrl::Rtsp(url) => {
+            meter.earlier(store.frames());
+            let camera = Camera {
+                access: access(job, url, nats).await?,
+                input,
+                first: store.frames(),
+                shown_from_ms: store.next_shown_ms(),
+                inflight: job.limits.inflight,
+                meter: meter.clone(),
+            };
+            camera.open().map_err(Stop::for_good)
+        }
     }
 }
 
-type Opened = oneshot::Sender<Result<(SourceInfo, Letterbox), String>>;
-
-fn read(url: &SourceUrl, input: Option<InputSize>, stored: u64, opened: Opened, frames: &mpsc::Sender<Message>) {
-    let mut source = match source::open(url) {
-        Ok(source) => source,
-        Err(error) => {
-            // Whoever asked may have been cancelled: then nobody wants to know.
-            let _ = opened.send(Err(chain(&error)));
-            return;
+/// How to get at a camera, its password included.
+async fn access(job: &Job, url: &Url, nats: &Nats) -> Result<Access, Stop> {
+    let source = &job.settings.source;
+    let password = match (&source.secret, &job.secret_key) {
+        (None, _) => String::new(),
+        (Some(_), None) => {
+            let error = "this runner has no key to read passwords with: give all APIs and runners the same \
+                         secret_key_file (KADR_SECRET_KEY_FILE)";
+            return Err(Stop::for_good(error.to_owned()));
         }
+        (Some(name), Some(key)) => secret::read(nats, key, &job.scenario, name).await.map_err(|error| {
+            let passes = matches!(error, SecretError::Silent | SecretError::Read(_));
+            Stop::Failed { error: chain(&error), retry: passes }
+        })?,
     };
-    let info = source.info().clone();
-    let fit = Letterbox::fit(info.size, input.unwrap_or_else(|| InputSize::fitting(info.size)));
-    if opened.send(Ok((info, fit))).is_err() {
-        return;
-    }
-    let mut scaler = Scaler::new();
-    loop {
-        let message = match source.next_frame() {
-            Ok(Some(frame)) if frame.number < stored => Message::Frame(Read { frame, body: None }),
-            Ok(Some(frame)) => match scaler.letterbox(&frame.picture, &fit) {
-                Ok(body) => Message::Frame(Read { frame, body: Some(body.into()) }),
-                Err(error) => Message::End(Some(chain(&error))),
-            },
-            Ok(None) => Message::End(None),
-            Err(error) => Message::End(Some(chain(&error))),
-        };
-        let last = matches!(message, Message::End(_));
-        if frames.blocking_send(message).is_err() || last {
-            return;
-        }
-    }
+    let credentials = source.username.clone().map(|username| (username, password));
+    Ok(Access { url: url.clone(), credentials, transport: source.transport, deadlines: Deadlines::default() })
+}
+
+/// A thread of its own: decoding blocks for as long as the source lives.
+fn spawn(read: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let spawned = thread::Builder::new().name("kadr-source".into()).spawn(read);
+    spawned.map(drop).map_err(|error| format!("can't start a thread to read the source: {error}"))
 }

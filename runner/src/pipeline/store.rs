@@ -16,12 +16,13 @@ use kadr_shared::{
     subjects,
     tail::Tail,
     telemetry::chain,
+    time::Timestamp,
 };
 use tracing::warn;
 
 use super::Stops;
 use crate::{
-    board::{Meter, Trouble},
+    meter::{Meter, Trouble},
     patience::{REQUEST, RETRY, answered},
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Store {
     last: u64,
     /// Frames of this run that are stored.
     frames: u64,
+    /// When the last one of them is shown, and when it was taken.
+    shown: Option<(f64, Timestamp)>,
 }
 
 /// Why a result can't be stored.
@@ -65,14 +68,20 @@ struct Last {
 impl Store {
     /// Looks where the stored results end. Waits for the server if it has to.
     pub(super) async fn open(nats: Nats, scenario: ScenarioId, run: RunId, fence: u64) -> Result<Self, StoreError> {
-        let mut store = Self { nats, scenario, run, fence, last: 0, frames: 0 };
+        let mut store = Self { nats, scenario, run, fence, last: 0, frames: 0, shown: None };
         store.look().await?;
         Ok(store)
     }
 
-    /// Frames of this run that are stored: they are 0 to one less than it.
+    /// One more than the number of the run's last stored frame. Of a file all before it are stored, of a camera those that
+    /// were not dropped.
     pub(super) const fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// When a camera's frame that is taken now is shown, in milliseconds after the run's first one.
+    pub(super) fn next_shown_ms(&self) -> f64 {
+        self.shown.map_or(0.0, |(shown_ms, taken)| shown_ms + Timestamp::now().since(taken).as_secs_f64() * 1000.0)
     }
 
     /// Stores the result of the next frame. One that is there already is left as it is. While the server does not store
@@ -134,11 +143,13 @@ impl Store {
 
     async fn look(&mut self) -> Result<(), StoreError> {
         match self.read_last().await? {
-            None => (self.last, self.frames) = (0, 0),
+            None => (self.last, self.frames, self.shown) = (0, 0, None),
             Some(last) if last.fence > self.fence => return Err(StoreError::Fenced),
             Some(last) => {
                 self.last = last.seq;
-                self.frames = if last.result.run == self.run { last.result.frame + 1 } else { 0 };
+                let ours = last.result.run == self.run;
+                self.frames = if ours { last.result.frame + 1 } else { 0 };
+                self.shown = ours.then_some((last.result.pts_ms, last.result.captured_at));
             }
         }
         Ok(())

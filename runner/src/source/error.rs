@@ -1,6 +1,6 @@
 //! Why a source can't be read, and what its owner can do about it.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use kadr_shared::geometry::Size;
 
@@ -57,6 +57,23 @@ pub enum SourceError {
     },
     #[error("the video is damaged: {decoded} of its {expected} frames could be decoded")]
     Incomplete { decoded: u64, expected: u64 },
+
+    #[error("{status}: {what}")]
+    Refused { status: u16, what: String },
+    #[error("the camera did not {what} within {} s", after.as_secs_f64())]
+    Silent { what: &'static str, after: Duration },
+    #[error("{what}")]
+    Session { what: String },
+    #[error("the camera ended the stream")]
+    Gone,
+    #[error(
+        "the camera sends {found}, kadr decodes H.264 only: choose H.264 in the camera's settings, or another stream"
+    )]
+    CameraCodec { found: String },
+    #[error("the camera sends no video but {found}: check the address")]
+    NoVideo { found: String },
+    #[error("told to stop")]
+    Stopped,
 
     #[error("the H.264 decoder can't be started")]
     Decoder { source: openh264::Error },

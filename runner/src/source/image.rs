@@ -50,7 +50,7 @@ impl ImageSource {
             frames: Some(1),
             colour: picture.colour(),
         };
-        Ok(Self { info, frame: Some(Frame { number: 0, pts_ms: 0.0, picture }) })
+        Ok(Self { info, frame: Some(Frame { number: 0, pts_ms: 0.0, captured_at: None, picture }) })
     }
 }
 

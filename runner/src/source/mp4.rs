@@ -168,7 +168,7 @@ impl<R: Read + Seek + Send> Source for Mp4Source<R> {
                 let number = self.decoded;
                 self.decoded += 1;
                 let pts_ms = ticks as f64 * 1000.0 / f64::from(self.info.timescale.get());
-                return Ok(Some(Frame { number, pts_ms, picture }));
+                return Ok(Some(Frame { number, pts_ms, captured_at: None, picture }));
             }
             match &mut self.state {
                 State::Reading => {

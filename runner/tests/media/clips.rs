@@ -10,7 +10,6 @@ use kadr_runner::{
     picture::Picture,
     source::{self, Frame, Source, SourceError},
 };
-use kadr_shared::settings::SourceUrl;
 use tempfile::TempDir;
 
 /// A folder that goes away with the test.
@@ -59,7 +58,7 @@ pub(crate) fn reference(file: &Path) -> Vec<u8> {
 }
 
 pub(crate) fn open(file: &Path) -> Result<Box<dyn Source>, SourceError> {
-    source::open(&SourceUrl::File(file.to_owned()))
+    source::open(file)
 }
 
 /// All frames, and the error after them if there is one.

@@ -12,10 +12,7 @@ use kadr_inference::{
     weights::{VerifiedWeights, parameters},
 };
 use kadr_runner::{scale::Scaler, source};
-use kadr_shared::{
-    geometry::{InputSize, Letterbox},
-    settings::SourceUrl,
-};
+use kadr_shared::geometry::{InputSize, Letterbox};
 
 use crate::{
     args::CalibrateArgs,
@@ -72,7 +69,7 @@ fn look_at(
     bar: &ProgressBar,
 ) -> Result<usize> {
     let path = std::path::absolute(clip)?;
-    let mut source = source::open(&SourceUrl::File(path))?;
+    let mut source = source::open(&path)?;
     let fit = Letterbox::fit(source.info().size, input);
     // Where the number of frames is not told: one of ten, as many as are wanted.
     let step = source.info().frames.map_or(10, |all| (all / wanted.max(1) as u64).max(1));

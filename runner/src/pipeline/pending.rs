@@ -1,0 +1,46 @@
+//! A frame between its source and its stored result.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kadr_shared::message::{detection::RawOutcome, frame::FrameHeader};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::source::Frame;
+
+/// After this time nobody wants a camera's frame any more.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// So much later its result can't be on its way, either.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
+/// A frame that was read and has not been stored.
+pub(super) struct Pending {
+    pub(super) frame: Frame,
+    pub(super) header: FrameHeader,
+    pub(super) body: Bytes,
+    /// A camera's: when it is given up, and what lets the next one come.
+    pub(super) expires: Option<Instant>,
+    _credit: Option<OwnedSemaphorePermit>,
+    /// When it is to be sent, or looked after.
+    pub(super) due: Instant,
+    /// When it was put into the queue, if it was.
+    pub(super) sent: Option<Instant>,
+    /// How often it was looked after since.
+    pub(super) looks: u32,
+    pub(super) result: Option<RawOutcome>,
+}
+
+impl Pending {
+    /// To be sent at once. `live`: it is a camera's, and given up after a while.
+    pub(super) fn new(
+        frame: Frame,
+        header: FrameHeader,
+        body: Bytes,
+        credit: Option<OwnedSemaphorePermit>,
+        live: bool,
+    ) -> Self {
+        let now = Instant::now();
+        let expires = live.then_some(now + PATIENCE + ON_ITS_WAY);
+        Self { frame, header, body, expires, _credit: credit, due: now, sent: None, looks: 0, result: None }
+    }
+}

@@ -1,0 +1,166 @@
+//! Reads a camera: at its pace, with a frame for inference only when there is room for one, and again and again.
+//!
+//! A frame that finds no room is dropped at once and counted: the next one is newer. When the session ends, for whatever
+//! reason that may pass, the camera is tried again after a pause that grows, for as long as it is wanted.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kadr_shared::{
+    geometry::{InputSize, Letterbox},
+    telemetry::chain,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Message, Read, Reader, spawn};
+use crate::{
+    meter::{Dropped, Meter, Trouble},
+    scale::Scaler,
+    source::{Access, Frame, RtspSource, Source, SourceError},
+};
+
+/// Pauses between sessions, each twice as long as the one before, give or take a half: cameras of one site that went
+/// away together do not come back together.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MOST: Duration = Duration::from_secs(30);
+/// After a session that lasted so long the next pause is a first one.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// A camera that is to be read.
+pub(super) struct Camera {
+    pub(super) access: Access,
+    pub(super) input: Option<InputSize>,
+    /// The number of its first frame, and when that is shown: an earlier attempt may have had others.
+    pub(super) first: u64,
+    pub(super) shown_from_ms: f64,
+    /// Frames that may be under way at a time.
+    pub(super) inflight: usize,
+    pub(super) meter: Arc<Meter>,
+}
+
+impl Camera {
+    /// Begins to read it. Does not wait for it.
+    pub(super) fn open(self) -> Result<Reader, String> {
+        let (sender, frames) = mpsc::channel(self.inflight.max(1));
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let runtime = Handle::current();
+        let credit = Arc::new(Semaphore::new(self.inflight));
+        spawn(move || {
+            let next = self.first;
+            Thread { camera: self, runtime, stop, frames: sender, credit, scaler: Scaler::new(), next, began: None }
+                .run();
+        })?;
+        Ok(Reader { info: None, frames, _stop: Some(guard) })
+    }
+}
+
+struct Thread {
+    camera: Camera,
+    runtime: Handle,
+    stop: CancellationToken,
+    frames: mpsc::Sender<Message>,
+    credit: Arc<Semaphore>,
+    scaler: Scaler,
+    /// The next frame's number. Those that are dropped have one, too.
+    next: u64,
+    /// When the first frame came.
+    began: Option<Instant>,
+}
+
+/// Nobody wants frames any more.
+struct Unwanted;
+
+impl Thread {
+    fn run(mut self) {
+        // Whoever is gone has no use for what is left to say.
+        let _ = self.sessions();
+    }
+
+    fn sessions(&mut self) -> Result<(), Unwanted> {
+        let mut pause = PAUSE_FIRST;
+        let mut down = false;
+        loop {
+            let begun = Instant::now();
+            let error = match self.session(&mut down)? {
+                SourceError::Stopped => return Ok(()),
+                error if is_final(&error) => return self.say(Message::Refused(chain(&error))),
+                error => chain(&error),
+            };
+            self.camera.meter.lost();
+            self.camera.meter.trouble(Trouble::Source, Some(error.clone()));
+            if !std::mem::replace(&mut down, true) {
+                self.say(Message::Interrupted(error))?;
+            }
+            if begun.elapsed() >= STEADY {
+                pause = PAUSE_FIRST;
+            }
+            let stopped = self.runtime.block_on(async {
+                tokio::time::timeout(pause.mul_f64(fastrand::f64() + 0.5), self.stop.cancelled()).await.is_ok()
+            });
+            if stopped {
+                return Ok(());
+            }
+            pause = (pause * 2).min(PAUSE_MOST);
+        }
+    }
+
+    /// One session, and why it ended.
+    fn session(&mut self, down: &mut bool) -> Result<SourceError, Unwanted> {
+        let mut source = match RtspSource::open(&self.camera.access, self.runtime.clone(), self.stop.clone()) {
+            Ok(source) => source,
+            Err(error) => return Ok(error),
+        };
+        self.camera.meter.connected(source.info().frame_rate.hz());
+        let mut from_ms = None;
+        loop {
+            let frame = match source.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(SourceError::Gone),
+                Err(error) => return Ok(error),
+            };
+            if std::mem::take(down) {
+                self.camera.meter.trouble(Trouble::Source, None);
+                self.say(Message::Resumed)?;
+            }
+            let began = *self.began.get_or_insert_with(Instant::now);
+            let from_ms = *from_ms.get_or_insert_with(|| began.elapsed().as_secs_f64() * 1000.0);
+            let number = self.next;
+            self.next += 1;
+            let pts_ms = self.camera.shown_from_ms + from_ms + frame.pts_ms;
+            self.offer(Frame { number, pts_ms, ..frame })?;
+        }
+    }
+
+    fn offer(&mut self, frame: Frame) -> Result<(), Unwanted> {
+        self.camera.meter.seen();
+        let Ok(credit) = self.credit.clone().try_acquire_owned() else {
+            self.camera.meter.dropped(Dropped::Busy);
+            return Ok(());
+        };
+        let size = frame.picture.size();
+        let fit = Letterbox::fit(size, self.camera.input.unwrap_or_else(|| InputSize::fitting(size)));
+        match self.scaler.letterbox(&frame.picture, &fit) {
+            Ok(body) => {
+                let read = Read { frame, fit, body: Some(body.into()), credit: Some(credit) };
+                self.say(Message::Frame(Box::new(read)))
+            }
+            Err(error) => self.say(Message::Refused(chain(&error))),
+        }
+    }
+
+    fn say(&self, message: Message) -> Result<(), Unwanted> {
+        self.frames.blocking_send(message).map_err(|_| Unwanted)
+    }
+}
+
+/// What another session would find just so.
+fn is_final(error: &SourceError) -> bool {
+    matches!(error, SourceError::CameraCodec { .. } | SourceError::Unsupported { .. } | SourceError::TooLarge { .. })
+}

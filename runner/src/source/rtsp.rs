@@ -1,0 +1,298 @@
+//! A camera by RTSP: its session, its H.264, its frames.
+//!
+//! One source is one session: what ends it, and every silence that is too long, is an error that says why; connecting
+//! again is the caller's business. Every await has a deadline and ends when the caller stops.
+
+mod clock;
+mod refusal;
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use kadr_shared::{settings::Transport, time::Timestamp};
+use retina::{
+    client::{self, Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions},
+    codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
+};
+use tokio::{runtime::Handle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use url::Url;
+
+use self::clock::{Clock, Wall};
+use super::{
+    Frame, FrameRate, Source, SourceError, SourceInfo,
+    h264::{Decoder, is_sps, nals, sps::Stream},
+};
+
+/// Bytes before the length of each NAL unit.
+const LENGTH: usize = 4;
+/// The clock of RTP video (RFC 6184, section 8.2.1).
+const TICKS: NonZeroU32 = NonZeroU32::MIN.saturating_add(89_999);
+/// Pictures that a decoder may hold back: more are waited for than a level allows.
+const HELD_BACK: usize = 32;
+
+/// How long a camera may be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// From the first packet of the connection to its word that it plays.
+    pub answer: Duration,
+    /// From there to the first whole picture: cameras begin with a key frame, or send the next one after some seconds.
+    pub first_frame: Duration,
+    /// Between two frames. A camera that sends one in five seconds is still one.
+    pub idle: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let [answer, first_frame, idle] = [10, 15, 10].map(Duration::from_secs);
+        Self { answer, first_frame, idle }
+    }
+}
+
+/// How to get at a camera.
+#[derive(Clone)]
+pub struct Access {
+    pub url: Url,
+    /// User name and password. Never shown.
+    pub credentials: Option<(String, String)>,
+    pub transport: Transport,
+    pub deadlines: Deadlines,
+}
+
+/// Frames of one session.
+pub struct RtspSource {
+    runtime: Handle,
+    stop: CancellationToken,
+    idle: Duration,
+    session: Playing,
+    video: usize,
+    decoder: Decoder,
+    stream: Stream,
+    info: SourceInfo,
+    clock: Clock,
+    wall: Wall,
+    /// Of what the decoder has taken and not given back; the earliest comes out next.
+    shown_at: BinaryHeap<Reverse<Shown>>,
+    given: u64,
+}
+
+/// A session. It is ended in the background, for which it needs its runtime around it.
+struct Playing {
+    demuxed: Option<Demuxed>,
+    runtime: Handle,
+}
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        let _entered = self.runtime.enter();
+        self.demuxed = None;
+    }
+}
+
+/// When a picture is shown: its place in the stream, and when it was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shown {
+    micros: i64,
+    taken: Option<Timestamp>,
+}
+
+impl RtspSource {
+    /// Connects, and waits for the first picture. Blocks; `stop` ends it early.
+    pub fn open(access: &Access, runtime: Handle, stop: CancellationToken) -> Result<Self, SourceError> {
+        let Deadlines { answer, first_frame, idle } = access.deadlines;
+        // Also what is given up on the way ends its session in the background.
+        let _entered = runtime.enter();
+        let (session, video) = until(&runtime, &stop, answer, play(access))
+            .ok_or(SourceError::Stopped)?
+            .unwrap_or(Err(SourceError::Silent { what: "answer", after: answer }))?;
+        let mut session = Playing { demuxed: Some(session), runtime: runtime.clone() };
+        let began = Instant::now();
+        loop {
+            let left = first_frame.saturating_sub(began.elapsed());
+            let Some(frame) = next_unit(&mut session, video, &runtime, &stop, left, &mut |_| {})? else {
+                return Err(SourceError::Silent { what: "send a picture", after: first_frame });
+            };
+            // Whatever comes before a picture that needs no other one can't be shown.
+            let Some(stream) = frame.is_random_access_point().then(|| parameters(frame.data())).flatten() else {
+                continue;
+            };
+            let stream = stream?;
+            let rate = client_rate(&session, video);
+            let mut source = Self {
+                runtime,
+                stop,
+                idle,
+                session,
+                video,
+                decoder: Decoder::new(stream)?,
+                stream,
+                info: SourceInfo {
+                    size: stream.size,
+                    frame_rate: rate,
+                    timescale: TICKS,
+                    frames: None,
+                    colour: stream.colour,
+                },
+                clock: Clock::default(),
+                wall: Wall::default(),
+                shown_at: BinaryHeap::new(),
+                given: 0,
+            };
+            source.decode(&frame)?;
+            return Ok(source);
+        }
+    }
+
+    fn decode(&mut self, frame: &VideoFrame) -> Result<(), SourceError> {
+        if frame.loss() > 0 {
+            debug!(packets = frame.loss(), "packets of the camera were lost");
+        }
+        if let Some(stream) = parameters(frame.data()) {
+            let stream = stream?;
+            if stream != self.stream {
+                debug!(from = %self.stream.size, to = %stream.size, "the camera's picture changes");
+                self.decoder = Decoder::new(stream)?;
+                self.stream = stream;
+                self.shown_at.clear();
+            }
+        }
+        let arrived = frame.start_ctx().received();
+        let ticks = frame.timestamp().timestamp();
+        let micros = self.clock.micros(ticks, frame.timestamp().clock_rate(), arrived);
+        let shown = Shown { micros, taken: self.wall.taken(frame.timestamp()) };
+        if self.decoder.decode(frame.data(), LENGTH)? {
+            self.shown_at.push(Reverse(shown));
+            // What was damaged never comes out, and its time must not be kept for ever.
+            if self.shown_at.len() > HELD_BACK {
+                self.shown_at.pop();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for RtspSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        loop {
+            if let Some(picture) = self.decoder.next_picture() {
+                let shown = self.shown_at.pop().map(|Reverse(shown)| shown);
+                let micros = self.clock.show(shown.map(|shown| shown.micros));
+                let number = self.given;
+                self.given += 1;
+                let captured_at = shown.and_then(|shown| shown.taken);
+                return Ok(Some(Frame { number, pts_ms: micros as f64 / 1000.0, captured_at, picture }));
+            }
+            let wall = &mut self.wall;
+            let mut report = |item: &CodecItem| wall.hear(item);
+            let next = next_unit(&mut self.session, self.video, &self.runtime, &self.stop, self.idle, &mut report)?;
+            match next {
+                Some(frame) => self.decode(&frame)?,
+                None => return Err(SourceError::Silent { what: "send a frame", after: self.idle }),
+            }
+        }
+    }
+}
+
+/// Runs a future until the deadline (`Some(None)`) or the stop (`None`).
+fn until<T>(
+    runtime: &Handle,
+    stop: &CancellationToken,
+    deadline: Duration,
+    work: impl Future<Output = T>,
+) -> Option<Option<T>> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            done = timeout(deadline, work) => Some(done.ok()),
+        }
+    })
+}
+
+/// The next access unit of the video; none if nothing comes in time. Everything else is given to `other`.
+fn next_unit(
+    session: &mut Playing,
+    video: usize,
+    runtime: &Handle,
+    stop: &CancellationToken,
+    deadline: Duration,
+    other: &mut dyn FnMut(&CodecItem),
+) -> Result<Option<VideoFrame>, SourceError> {
+    let next = async {
+        let demuxed = session.demuxed.as_mut().ok_or(SourceError::Gone)?;
+        loop {
+            match demuxed.next().await {
+                Some(Ok(CodecItem::VideoFrame(frame))) if frame.stream_id() == video => return Ok(frame),
+                Some(Ok(item)) => other(&item),
+                Some(Err(error)) => return Err(refusal::session(&error)),
+                None => return Err(SourceError::Gone),
+            }
+        }
+    };
+    match until(runtime, stop, deadline, next) {
+        None => Err(SourceError::Stopped),
+        Some(None) => Ok(None),
+        Some(Some(unit)) => unit.map(Some),
+    }
+}
+
+/// From the connection to playing; and which stream is the video.
+async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
+    let credentials = access.credentials.as_ref();
+    let credentials =
+        credentials.map(|(username, password)| Credentials { username: username.clone(), password: password.clone() });
+    let known = credentials.is_some();
+    let options = SessionOptions::default()
+        .creds(credentials)
+        .user_agent(format!("kadr/{}", env!("CARGO_PKG_VERSION")))
+        // A session that is left is ended in the background, so that the camera has its place back.
+        .session_group(Arc::new(SessionGroup::default()));
+    let refused = |error: retina::Error| refusal::opening(&error, &access.url, known);
+    let mut session = Session::describe(access.url.clone(), options).await.map_err(refused)?;
+    let video = session
+        .streams()
+        .iter()
+        .position(|stream| stream.media() == "video" && stream.encoding_name() == "h264")
+        .ok_or_else(|| refusal::no_h264(session.streams()))?;
+    let transport = match access.transport {
+        Transport::Tcp => client::Transport::Tcp(Default::default()),
+        Transport::Udp => client::Transport::Udp(Default::default()),
+    };
+    let format = FrameFormat {
+        h26x_framing: Framing::FourByteLength,
+        parameter_set_insertion: ParameterSetInsertion::EachKeyFrame,
+        ..FrameFormat::MP4
+    };
+    let setup = SetupOptions::default().transport(transport).frame_format(format);
+    session.setup(video, setup).await.map_err(refused)?;
+    // What cameras say of their first timestamp is of no use here, and some lie.
+    let options = PlayOptions::default().initial_timestamp(client::InitialTimestampPolicy::Ignore);
+    let session = session.play(options).await.map_err(refused)?.demuxed().map_err(refused)?;
+    Ok((session, video))
+}
+
+/// What the unit's own parameter set says, if it has one.
+fn parameters(data: &[u8]) -> Option<Result<Stream, SourceError>> {
+    nals(data, LENGTH).flatten().find(|nal| is_sps(nal)).map(|nal| Stream::of(nal, None))
+}
+
+/// As the camera says, or the usual one.
+fn client_rate(session: &Playing, video: usize) -> FrameRate {
+    let streams = session.demuxed.as_ref().map(Demuxed::streams).unwrap_or_default();
+    let said = streams.get(video).and_then(client::Stream::framerate);
+    let millis = said.filter(|rate| rate.is_finite() && (0.01..=1_000.0).contains(rate)).map(|rate| rate * 1000.0);
+    millis
+        .and_then(|millis| FrameRate::mean(millis.round() as u64, 1_000, NonZeroU32::MIN))
+        .unwrap_or(FrameRate::DEFAULT)
+}

@@ -1,0 +1,133 @@
+//! What a camera's timestamps are worth: times that never go back, close to those at which frames come.
+
+use std::{num::NonZeroU32, time::Instant};
+
+use kadr_shared::time::Timestamp;
+use retina::codec::CodecItem;
+use tracing::debug;
+
+/// A camera's clock that is so far from this machine's has jumped: one that is slow or fast by a part in a thousand
+/// takes an hour for it.
+const JUMP_MICROS: i64 = 4_000_000;
+/// A camera whose clock is further off than this has not been set.
+const UNSET_SECONDS: u64 = 60;
+/// From 1900 to 1970.
+const NTP_TO_UNIX: u64 = 2_208_988_800;
+
+/// From a stream's own timestamps to microseconds since its first frame.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    anchor: Option<Anchor>,
+    /// Of the last frame that was shown.
+    last: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Anchor {
+    ticks: i64,
+    micros: i64,
+    began: Instant,
+}
+
+impl Clock {
+    /// When a frame with this timestamp is to be shown. A timestamp that is far from when the frame came (a camera that
+    /// was set, or started again) begins a new count there.
+    pub(super) fn micros(&mut self, ticks: i64, rate: NonZeroU32, arrived: Instant) -> i64 {
+        let anchor = *self.anchor.get_or_insert(Anchor { ticks, micros: 0, began: arrived });
+        let came = i64::try_from(arrived.saturating_duration_since(anchor.began).as_micros()).unwrap_or(i64::MAX);
+        let since = i128::from(ticks) - i128::from(anchor.ticks);
+        let said = since * 1_000_000 / i128::from(rate.get()) + i128::from(anchor.micros);
+        let said = i64::try_from(said).unwrap_or(i64::MAX);
+        if said.abs_diff(came) <= JUMP_MICROS.unsigned_abs() {
+            return said;
+        }
+        debug!(said, came, "the camera's timestamps jump");
+        self.anchor = Some(Anchor { ticks, micros: came, began: anchor.began });
+        came
+    }
+
+    /// The time of the next frame that is shown, never before the last one's; none: as that.
+    pub(super) fn show(&mut self, micros: Option<i64>) -> i64 {
+        self.last = micros.unwrap_or(self.last).max(self.last);
+        self.last
+    }
+}
+
+/// When frames were taken by the camera's own clock, from its sender reports (RFC 3550, section 6.4.1).
+#[derive(Debug, Default)]
+pub(super) struct Wall {
+    /// A timestamp of the stream, and the time that it stands for.
+    report: Option<(retina::Timestamp, Timestamp)>,
+}
+
+impl Wall {
+    /// Listens for reports.
+    pub(super) fn hear(&mut self, item: &CodecItem) {
+        let CodecItem::Rtcp(packet) = item else { return };
+        let report = packet.pkts().find_map(|packet| packet.as_sender_report().ok().flatten());
+        if let (Some(report), Some(rtp)) = (report, packet.rtp_timestamp()) {
+            self.report = unix(report.ntp_timestamp().0).map(|time| (rtp, time));
+        }
+    }
+
+    /// None if the camera does not tell, or its clock can't be right.
+    pub(super) fn taken(&self, frame: retina::Timestamp) -> Option<Timestamp> {
+        let (rtp, time) = self.report?;
+        let ticks = frame.timestamp().saturating_sub(rtp.timestamp());
+        let millis = ticks.saturating_mul(1000) / i64::from(frame.clock_rate().get());
+        let taken = Timestamp::from_millis(time.as_millis().saturating_add(millis));
+        let now = Timestamp::now();
+        (now.since(taken).as_secs() < UNSET_SECONDS && taken.since(now).as_secs() < UNSET_SECONDS).then_some(taken)
+    }
+}
+
+/// NTP's seconds since 1900 and their fraction.
+fn unix(ntp: u64) -> Option<Timestamp> {
+    let seconds = (ntp >> 32).checked_sub(NTP_TO_UNIX)?;
+    let millis = (ntp & 0xffff_ffff) * 1000 >> 32;
+    Some(Timestamp::from_millis(i64::try_from(seconds * 1000 + millis).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const RATE: NonZeroU32 = NonZeroU32::new(90_000).unwrap();
+
+    #[test]
+    fn times_are_the_cameras_own_while_it_keeps_time() {
+        let (mut clock, began) = (Clock::default(), Instant::now());
+        let mut at = |ticks: i64, millis: u64| clock.micros(ticks, RATE, began + Duration::from_millis(millis));
+        assert_eq!(at(5_000_000_000, 0), 0);
+        assert_eq!(at(5_000_003_600, 55), 40_000, "it came late");
+        assert_eq!(at(5_000_180_000, 1_990), 2_000_000);
+        assert_eq!(at(4_999_996_400, 2_000), -40_000, "a frame of before the first one");
+    }
+
+    #[test]
+    fn a_jump_begins_anew_where_the_frame_came() {
+        let (mut clock, began) = (Clock::default(), Instant::now());
+        let mut at = |ticks: i64, millis: u64| clock.micros(ticks, RATE, began + Duration::from_millis(millis));
+        at(0, 0);
+        assert_eq!(at(90_000 * 3_600, 1_000), 1_000_000, "an hour ahead");
+        assert_eq!(at(90_000 * 3_600 + 3_600, 1_040), 1_040_000);
+        assert_eq!(at(7, 1_080), 1_080_000, "and back");
+        assert_eq!(at(i64::MIN, 1_120), 1_120_000);
+        assert_eq!(at(i64::MAX, 1_160), 1_160_000);
+    }
+
+    #[test]
+    fn what_is_shown_never_goes_back() {
+        let mut clock = Clock::default();
+        assert_eq!([Some(40), Some(20), None, Some(80)].map(|micros| clock.show(micros)), [40, 40, 40, 80]);
+    }
+
+    #[test]
+    fn ntp_counts_from_1900() {
+        let time = unix((NTP_TO_UNIX + 1_000_000_000) << 32 | 0x8000_0000).unwrap();
+        assert_eq!(time.to_string(), "2001-09-09T01:46:40.500Z");
+        assert_eq!(unix(7 << 32), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Where the video comes from: an address, and for cameras how to get at what is there.
+//!
+//! An address never holds a user name or a password; whether something answers there is the runner's business.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
+
+use crate::secret::SecretName;
+
+/// A source's part of the settings. What only cameras have is left out where it is not given, so that events of files
+/// keep the shape they always had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, try_from = "Given")]
+pub struct Source {
+    pub url: SourceUrl,
+    /// Of cameras that ask for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Under which name the password is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretName>,
+    #[serde(skip_serializing_if = "Transport::is_default")]
+    pub transport: Transport,
+}
+
+/// How a camera's packets come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// In the connection that they were asked for by: nothing is lost, and firewalls let it through.
+    #[default]
+    Tcp,
+    /// Beside it: a lost packet is not waited for.
+    Udp,
+}
+
+impl Transport {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// As it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    url: SourceUrl,
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    secret: Option<SecretName>,
+    #[serde(default)]
+    transport: Transport,
+}
+
+/// Settings that don't fit the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("source.{field} is for cameras: leave it out for a file")]
+pub struct ForCameras {
+    field: &'static str,
+}
+
+impl TryFrom<Given> for Source {
+    type Error = ForCameras;
+
+    fn try_from(Given { url, username, secret, transport }: Given) -> Result<Self, ForCameras> {
+        if let SourceUrl::File(_) = url {
+            let given = [
+                ("username", username.is_some()),
+                ("password", secret.is_some()),
+                ("transport", !transport.is_default()),
+            ];
+            if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
+                return Err(ForCameras { field });
+            }
+        }
+        Ok(Self { url, username, secret, transport })
+    }
+}
+
+impl From<SourceUrl> for Source {
+    fn from(url: SourceUrl) -> Self {
+        Self { url, username: None, secret: None, transport: Transport::default() }
+    }
+}
+
+/// A source's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceUrl {
+    /// By an absolute path (`/data/a.mp4` or `file:///data/a.mp4`) on the runner's machine.
+    File(PathBuf),
+    /// A camera, as `rtsp://host:port/path`.
+    Rtsp(Url),
+}
+
+impl SourceUrl {
+    /// Whether frames come at their own pace and can't be had again.
+    pub const fn is_live(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Rtsp(_) => true,
+        }
+    }
+}
+
+/// An address that names no source kadr can read. A password in it is never repeated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceUrlError {
+    #[error("the source is empty: give a file's absolute path or file:// address, or a camera's rtsp:// address")]
+    Empty,
+    #[error("{path:?} is a relative path: give the absolute path on the runner's machine, such as /data/clip.mp4")]
+    Relative { path: String },
+    #[error(
+        "sources of kind {scheme:?} can't be read by this version: give a file (MP4 with H.264, JPEG or PNG) or a \
+         camera's rtsp:// address"
+    )]
+    Scheme { scheme: String },
+    #[error("not a usable file address: {0}")]
+    Address(String),
+    #[error("not a usable camera address: {0}")]
+    Camera(&'static str),
+    #[error(
+        "rtsps:// (RTSP within TLS) can't be read by this version: use rtsp:// inside a network that you trust, or a \
+         TLS tunnel to the camera"
+    )]
+    Tls,
+    #[error(
+        "the address holds a user name or a password, and addresses are shown: give them apart, as source.username and \
+         source.password"
+    )]
+    Credentials,
+}
+
+/// An address longer than this is a mistake.
+const LONGEST: usize = 2_000;
+
+impl FromStr for SourceUrl {
+    type Err = SourceUrlError;
+
+    fn from_str(text: &str) -> Result<Self, SourceUrlError> {
+        if text.is_empty() {
+            return Err(SourceUrlError::Empty);
+        }
+        if text.contains('\0') {
+            return Err(SourceUrlError::Address("a path holds no NUL character".into()));
+        }
+        if text.starts_with('/') {
+            return Ok(Self::File(text.into()));
+        }
+        match Url::parse(text) {
+            Ok(url) if url.scheme() == "file" => url
+                .to_file_path()
+                .map(Self::File)
+                .map_err(|()| SourceUrlError::Address("write it as file:///absolute/path, without a host".into())),
+            Ok(url) if url.scheme() == "rtsp" => camera(url),
+            Ok(url) if url.scheme() == "rtsps" => Err(SourceUrlError::Tls),
+            Ok(url) => Err(SourceUrlError::Scheme { scheme: url.scheme().chars().take(20).collect() }),
+            // Whatever is wrong with it, it may hold a password.
+            Err(_) if text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("rtsp://")) => {
+                Err(SourceUrlError::Camera("write it as rtsp://host:port/path"))
+            }
+            Err(_) => Err(SourceUrlError::Relative { path: text.chars().take(80).collect() }),
+        }
+    }
+}
+
+fn camera(url: Url) -> Result<SourceUrl, SourceUrlError> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(SourceUrlError::Credentials);
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(SourceUrlError::Camera("it names no host, write it as rtsp://host:port/path"));
+    }
+    if url.as_str().len() > LONGEST {
+        return Err(SourceUrlError::Camera("it is longer than 2,000 characters"));
+    }
+    Ok(SourceUrl::Rtsp(url))
+}
+
+impl fmt::Display for SourceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => match Url::from_file_path(path) {
+                Ok(url) => url.fmt(f),
+                Err(()) => path.display().fmt(f),
+            },
+            Self::Rtsp(url) => url.fmt(f),
+        }
+    }
+}
+
+impl Serialize for SourceUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SourceUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Result<SourceUrl, SourceUrlError> {
+        text.parse()
+    }
+
+    #[test]
+    fn an_address_with_credentials_is_refused_without_repeating_them() {
+        for text in
+            ["rtsp://me:hunter2@cam/1", "rtsp://hunter2@cam/1", "rtsp://me:hunter2@/1", "rtsp://me:hunter2@cam:x/"]
+        {
+            let error = url(text).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        assert_eq!(url("rtsp://me:hunter2@cam/1"), Err(SourceUrlError::Credentials));
+    }
+
+    #[test]
+    fn cameras_are_named_by_host_and_path() {
+        let camera = url("rtsp://10.0.0.7:8554/cam?channel=1&subtype=0").unwrap();
+        assert!(camera.is_live());
+        assert_eq!(camera.to_string(), "rtsp://10.0.0.7:8554/cam?channel=1&subtype=0");
+        assert_eq!(url("rtsps://cam/1"), Err(SourceUrlError::Tls));
+        assert!(matches!(url("rtsp:///1"), Err(SourceUrlError::Camera(_))));
+        assert!(matches!(url("http://cam/1"), Err(SourceUrlError::Scheme { .. })));
+        assert!(matches!(url(&format!("rtsp://cam/{}", "x".repeat(2_000))), Err(SourceUrlError::Camera(_))));
+    }
+
+    #[test]
+    fn what_is_for_cameras_is_refused_for_files() {
+        let parse = |json: &str| serde_json::from_str::<Source>(json);
+        let camera = r#"{"url":"rtsp://cam/1","username":"me","secret":"0123456789abcdef","transport":"udp"}"#;
+        assert_eq!(serde_json::to_string(&parse(camera).unwrap()).unwrap(), camera);
+        for field in [r#""username":"me""#, r#""secret":"0123456789abcdef""#, r#""transport":"udp""#] {
+            let error = parse(&format!(r#"{{"url":"/a.mp4",{field}}}"#)).unwrap_err().to_string();
+            assert!(error.contains("for cameras"), "{error}");
+        }
+        assert!(parse(r#"{"url":"rtsp://cam/1","password":"hunter2"}"#).is_err(), "it never gets here");
+    }
+}
