@@ -17,7 +17,7 @@ INSTRUCTIONS = set(
     "FROM RUN WORKDIR COPY ENV USER VOLUME EXPOSE STOPSIGNAL ENTRYPOINT CMD ARG LABEL HEALTHCHECK".split()
 )
 SERVICE_KEYS = set(
-    "image build restart volumes healthcheck command ports environment depends_on deploy stop_grace_period".split()
+    "image build restart volumes healthcheck command ports environment depends_on deploy stop_grace_period secrets".split()
 )
 
 
@@ -73,8 +73,15 @@ def check_compose(compose):
                 yield f"{where}: {source} is mounted but is not there"
             elif not source.startswith(".") and source not in volumes:
                 yield f"{where}: volume {source} is not declared"
+        for secret in service.get("secrets", []):
+            if secret not in (compose.get("secrets") or {}):
+                yield f"{where}: secret {secret} is not declared"
         for key, value in service.get("environment", {}).items():
-            if re.search("PASSWORD|SECRET|TOKEN", key) and not re.fullmatch(r"\$\{\w+:\?[^}]+\}", str(value)):
+            if key.endswith("_FILE"):
+                # A secret's place, which the engine mounts.
+                if not any(str(value) == f"/run/secrets/{secret}" for secret in service.get("secrets", [])):
+                    yield f"{where}: {key} names no secret of the service"
+            elif re.search("PASSWORD|SECRET|TOKEN", key) and not re.fullmatch(r"\$\{\w+:\?[^}]+\}", str(value)):
                 yield f"{where}: {key} must come from the environment, with no default"
     for name in volumes.keys() - used:
         yield f"compose.yaml: volume {name} is not used"
