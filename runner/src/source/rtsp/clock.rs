@@ -84,7 +84,7 @@ impl Wall {
 /// NTP's seconds since 1900 and their fraction.
 fn unix(ntp: u64) -> Option<Timestamp> {
     let seconds = (ntp >> 32).checked_sub(NTP_TO_UNIX)?;
-    let millis = (ntp & 0xffff_ffff) * 1000 >> 32;
+    let millis = ((ntp & 0xffff_ffff) * 1000) >> 32;
     Some(Timestamp::from_millis(i64::try_from(seconds * 1000 + millis).ok()?))
 }
 
