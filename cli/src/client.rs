@@ -38,7 +38,19 @@ pub struct Scenario {
 pub struct Health {
     pub status: String,
     pub error: Option<String>,
+    pub source_fps: Option<f64>,
     pub analysed_fps: Option<f64>,
+    pub last_frame_at: Option<String>,
+    /// Of a camera, while it runs.
+    pub camera: Option<Camera>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct Camera {
+    pub connected_since: Option<String>,
+    pub reconnects: u64,
+    pub dropped_busy: u64,
+    pub dropped_late: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{AnalysisArgs, ClientArgs, Keyed, ScenarioCommand, SourceArgs, TransportArg},
-    client::{Accepted, Client, Configured, Scenario},
+    client::{Accepted, Camera, Client, Configured, Scenario},
     print,
 };
 
@@ -154,6 +154,17 @@ fn show(value: &Value, as_json: bool) -> Result<()> {
     table.add_row(["state", &scenario.state]);
     table.add_row(["health", &with(&scenario.health.status, scenario.health.error.as_deref())]);
     table.add_row(["frames", &frames(&scenario.progress)]);
+    if let Some(camera) = &scenario.health.camera {
+        let since = camera.connected_since.as_deref();
+        let plays = since.map_or_else(|| "does not play".to_owned(), |since| format!("plays since {since}"));
+        table.add_row(["camera", &format!("{plays}; reconnects: {}", camera.reconnects)]);
+        let [comes, analysed] = [scenario.health.source_fps, scenario.health.analysed_fps]
+            .map(|fps| fps.map_or_else(|| "-".to_owned(), |fps| format!("{fps:.1}")));
+        table.add_row(["frames/s", &format!("{comes} come, {analysed} analysed")]);
+        let Camera { dropped_busy: busy, dropped_late: late, .. } = camera;
+        table.add_row(["dropped", &format!("{busy} as inference was busy, {late} without a result in time")]);
+        table.add_row(["last frame", scenario.health.last_frame_at.as_deref().unwrap_or("-")]);
+    }
     if let Some(ended) = &scenario.ended {
         table.add_row(["ended", &with(&ended.reason, ended.error.as_deref())]);
     }
