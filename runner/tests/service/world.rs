@@ -136,9 +136,13 @@ impl World {
 
     /// Answers frames until it is dropped; remembers which.
     pub(crate) async fn inference(&self) -> Inference {
+        self.inference_of(FrameClass::Batch).await
+    }
+
+    pub(crate) async fn inference_of(&self, class: FrameClass) -> Inference {
         let config = pull::Config {
             durable_name: Some("test".into()),
-            filter_subject: subjects::frames_of(&MODEL.parse().unwrap(), FrameClass::Batch),
+            filter_subject: subjects::frames_of(&MODEL.parse().unwrap(), class),
             ack_policy: AckPolicy::Explicit,
             ..pull::Config::default()
         };
