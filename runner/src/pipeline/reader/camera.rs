@@ -29,8 +29,8 @@ use crate::{
 /// away together do not come back together.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(30);
-/// After a session that lasted so long the next pause is a first one.
-const STEADY: Duration = Duration::from_secs(10);
+/// After a session that has played for so long, longer than a silence takes to be noticed, the next pause is a first one.
+const STEADY: Duration = Duration::from_secs(20);
 
 /// A camera that is to be read.
 pub(super) struct Camera {
@@ -53,9 +53,8 @@ impl Camera {
         let runtime = Handle::current();
         let credit = Arc::new(Semaphore::new(self.inflight));
         spawn(move || {
-            let next = self.first;
-            Thread { camera: self, runtime, stop, frames: sender, credit, scaler: Scaler::new(), next, began: None }
-                .run();
+            let (next, shown_ms, scaler) = (self.first, self.shown_from_ms, Scaler::new());
+            Thread { camera: self, runtime, stop, frames: sender, credit, scaler, next, began: None, shown_ms }.run();
         })?;
         Ok(Reader { info: None, frames, _stop: Some(guard) })
     }
@@ -72,6 +71,8 @@ struct Thread {
     next: u64,
     /// When the first frame came.
     began: Option<Instant>,
+    /// When the last one is shown.
+    shown_ms: f64,
 }
 
 /// Nobody wants frames any more.
@@ -87,8 +88,8 @@ impl Thread {
         let mut pause = PAUSE_FIRST;
         let mut down = false;
         loop {
-            let begun = Instant::now();
-            let error = match self.session(&mut down)? {
+            let mut playing = None;
+            let error = match self.session(&mut down, &mut playing)? {
                 SourceError::Stopped => return Ok(()),
                 error if is_final(&error) => return self.say(Message::Refused(chain(&error))),
                 error => chain(&error),
@@ -98,7 +99,7 @@ impl Thread {
             if !std::mem::replace(&mut down, true) {
                 self.say(Message::Interrupted(error))?;
             }
-            if begun.elapsed() >= STEADY {
+            if playing.is_some_and(|since: Instant| since.elapsed() >= STEADY) {
                 pause = PAUSE_FIRST;
             }
             let stopped = self.runtime.block_on(async {
@@ -111,8 +112,8 @@ impl Thread {
         }
     }
 
-    /// One session, and why it ended.
-    fn session(&mut self, down: &mut bool) -> Result<SourceError, Unwanted> {
+    /// One session, and why it ended. `playing`: since its first frame.
+    fn session(&mut self, down: &mut bool, playing: &mut Option<Instant>) -> Result<SourceError, Unwanted> {
         let mut source = match RtspSource::open(&self.camera.access, self.runtime.clone(), self.stop.clone()) {
             Ok(source) => source,
             Err(error) => return Ok(error),
@@ -129,11 +130,14 @@ impl Thread {
                 self.camera.meter.trouble(Trouble::Source, None);
                 self.say(Message::Resumed)?;
             }
+            playing.get_or_insert_with(Instant::now);
             let began = *self.began.get_or_insert_with(Instant::now);
             let from_ms = *from_ms.get_or_insert_with(|| began.elapsed().as_secs_f64() * 1000.0);
             let number = self.next;
             self.next += 1;
-            let pts_ms = self.camera.shown_from_ms + from_ms + frame.pts_ms;
+            // Where a session's own count ran ahead of the clock, the next one's frames wait for it.
+            self.shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + frame.pts_ms);
+            let pts_ms = self.shown_ms;
             self.offer(Frame { number, pts_ms, ..frame })?;
         }
     }
