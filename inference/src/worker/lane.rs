@@ -177,7 +177,7 @@ impl Turn {
     }
 }
 
-/// By the wall clocks of the server and of this machine; zero where they disagree.
+/// By the wall clocks of the server and of this machine, which have to agree to within a second; zero where this one is behind.
 fn since(published: i128) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let elapsed = i128::try_from(now).unwrap_or(i128::MAX).saturating_sub(published);
