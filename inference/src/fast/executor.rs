@@ -60,7 +60,7 @@ impl<E: Computed> Program<E> {
         let plan = Plan::new(graph, width, height, &zeros, buffers);
         let mut steps = Vec::new();
         let mut works = plan.works.iter();
-        // What is between them is never whole: where all maps are to be looked at later, they are apart.
+        // What is between them is never written whole: where all maps are to be looked at later, they are apart.
         if let [Work::Conv(first), Work::Conv(second), ..] = plan.works.as_slice()
             && buffers == Buffers::Shared
         {
