@@ -9,6 +9,7 @@ mod health;
 mod middleware;
 mod params;
 mod scenarios;
+mod video;
 
 use std::sync::Arc;
 
@@ -17,8 +18,11 @@ use poem::{Endpoint, IntoEndpoint, IntoResponse, Route, get, handler, web::Redir
 use poem_openapi::{OpenApiService, Tags};
 use tokio::sync::watch;
 
-use self::{events::EventsApi, health::HealthApi, scenarios::ScenariosApi};
-use crate::{commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel};
+use self::{events::EventsApi, health::HealthApi, scenarios::ScenariosApi, video::VideoApi};
+use crate::{
+    commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel,
+    video::Hub,
+};
 
 /// What handlers answer with.
 pub(crate) struct Services {
@@ -27,6 +31,7 @@ pub(crate) struct Services {
     pub(crate) commands: Commands,
     pub(crate) position: watch::Receiver<Position>,
     pub(crate) live: Live,
+    pub(crate) hub: Hub,
     pub(crate) catalog: Catalog,
     /// None: no passwords can be given.
     pub(crate) secret_key: Option<SecretKey>,
@@ -39,6 +44,8 @@ enum Part {
     Scenarios,
     /// The log: everything that ever happened to a scenario.
     Events,
+    /// The video of scenarios that run, with every object marked.
+    Video,
     /// For whoever watches over the service.
     Health,
 }
@@ -70,6 +77,7 @@ pub(crate) fn endpoint(services: Services) -> impl Endpoint {
     let api = (
         ScenariosApi { services: Arc::clone(&services) },
         EventsApi { services: Arc::clone(&services) },
+        VideoApi { services: Arc::clone(&services) },
         HealthApi { services },
     );
     let api = OpenApiService::new(api, "kadr", env!("CARGO_PKG_VERSION")).description(DESCRIPTION);

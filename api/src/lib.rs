@@ -17,6 +17,7 @@
 //! | `read_model` | the tables, in SQLite or PostgreSQL: opening, reading, writing |
 //! | `place` | where the tables are, as a user writes it |
 //! | `live` | the runners' numbers of this moment, in memory only |
+//! | `video` | live video, read once for all viewers and packed for players |
 
 mod body;
 mod commands;
@@ -31,6 +32,7 @@ mod read_model;
 mod service;
 mod storage;
 mod time_travel;
+mod video;
 
 pub use error::ApiError;
 pub use place::{Place, PlaceError};

@@ -16,6 +16,7 @@ use crate::{
     place::Place,
     projection::Projection,
     read_model::{ReadModel, Use},
+    video::Hub,
 };
 
 /// What the API is told at its start.
@@ -87,7 +88,9 @@ impl Api {
         let following = tokio::spawn(live.clone().follow(nats.clone(), parts.clone()));
 
         let commands = Commands::new(nats.clone(), model.clone(), position.clone());
-        let services = Services { nats, model: model.clone(), commands, position, live, catalog, secret_key };
+        // Its viewers' answers have no end of their own.
+        let hub = Hub::new(nats.clone(), shutdown.clone());
+        let services = Services { nats, model: model.clone(), commands, position, live, hub, catalog, secret_key };
         info!(%address, %database, "the API listens");
         let acceptor = TcpAcceptor::from_tokio(listener).map_err(ApiError::Serve)?;
         let served = Server::new_with_acceptor(acceptor)

@@ -5,9 +5,10 @@
 //! | module | |
 //! |---|---|
 //! | [`source`], [`picture`] | files, images and cameras, decoded into planes |
-//! | [`scale`] | letterboxed planes for the model |
+//! | `preprocess`, [`scale`] | which frames, and which part of them, as letterboxed planes for the model |
 //! | `pipeline` | sending with credit, collecting, ordering, storing |
 //! | [`overlay`], [`record`] | results drawn on the full frame, written as MP4 |
+//! | `live` | the same, coded for whoever looks on |
 //!
 //! And around it: `service` competes for starts (`starts`, evened out by `peers`), `attempt` obeys the log (`follow`),
 //! `facts` reports, `board` shows signs of life as long as the `lease` holds, with each scenario's numbers (`meter`), `workers`
@@ -21,12 +22,14 @@ mod erase;
 mod facts;
 mod follow;
 mod lease;
+mod live;
 mod meter;
 pub mod overlay;
 mod patience;
 mod peers;
 pub mod picture;
 mod pipeline;
+mod preprocess;
 pub mod record;
 pub mod scale;
 mod service;

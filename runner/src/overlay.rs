@@ -1,17 +1,20 @@
-//! Marks what was detected on a full frame: a box a object, and a label with its confidence.
+//! Marks what was detected on a full frame: a box a object, and a label with its confidence; and in a corner the scenario's
+//! name and the time.
 //!
 //! Everything is drawn on the YUV planes; the frame is never converted. Lines and labels begin and end on even
 //! pixels, where a chroma sample covers exactly the pixels that it colours, so that edges stay sharp. What is drawn is
 //! given: nothing is filtered, tracked or counted here.
 
 mod canvas;
+mod caption;
 mod palette;
 mod text;
 
 use std::fmt::Write;
 
-use kadr_shared::{geometry::Size, message::detection::Detection};
+use kadr_shared::{geometry::Size, message::detection::Detection, settings};
 
+pub(crate) use self::caption::caption;
 use self::{
     canvas::{Canvas, Rect},
     palette::Paint,
@@ -21,9 +24,14 @@ use crate::picture::Picture;
 
 /// No class has a name near as long; what is longer is cut.
 const MAX_LABEL_CHARS: usize = 40;
+/// A scenario's name and a time are not longer.
+const MAX_CAPTION_CHARS: usize = 100;
+/// Smaller letters can't be read.
+const LEAST_FONT: f32 = 8.0;
 
 /// Draws frame after frame; keeps its glyphs between them.
 pub struct Overlay {
+    wanted: settings::Overlay,
     typesetter: Typesetter,
     /// The label being set.
     text: String,
@@ -39,24 +47,42 @@ struct Style {
 }
 
 impl Style {
-    /// Follows the shorter side, so that an upright picture looks like the same one lying.
-    fn of(size: Size) -> Self {
+    /// Follows the shorter side, so that an upright picture looks like the same one lying. `scale` times as large as usual.
+    fn of(size: Size, scale: f32) -> Self {
         let side = size.width.min(size.height) as f32;
         let even = |length: f32| (((length / 2.0).round() as u32) * 2).max(2);
-        let font = (side * 0.026).round().max(13.0);
-        Self { line: even(side / 220.0), font, margin: even(font * 0.25) }
+        let font = ((side * 0.026).round().max(13.0) * scale).max(LEAST_FONT);
+        Self { line: even(side / 220.0 * scale), font, margin: even(font * 0.25) }
     }
 }
 
 impl Default for Overlay {
     fn default() -> Self {
-        Self::new()
+        Self::new(settings::Overlay::default())
     }
 }
 
 impl Overlay {
-    pub fn new() -> Self {
-        Self { typesetter: Typesetter::new(), text: String::new() }
+    pub fn new(wanted: settings::Overlay) -> Self {
+        Self { wanted, typesetter: Typesetter::new(), text: String::new() }
+    }
+
+    /// Writes a line into the lower left corner, on a dark ground, if captions are wanted.
+    pub fn caption(&mut self, picture: &mut Picture, line: &str) {
+        if !self.wanted.caption {
+            return;
+        }
+        let (size, colour) = (picture.size(), picture.colour());
+        let style = Style::of(size, self.wanted.scale.get());
+        self.typesetter.set_size(style.font);
+        let line: String = line.chars().take(MAX_CAPTION_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = self.typesetter.set(&line);
+        let (width, height) = (text.width + 2 * style.margin, text.height.next_multiple_of(2));
+        let top = size.height.saturating_sub(height) / 2 * 2;
+        let plate = Rect { left: 0, top, right: width, bottom: size.height }.even(size);
+        let mut canvas = Canvas::new(picture);
+        canvas.fill(plate, Paint::BLACK.in_yuv(colour));
+        canvas.blend(style.margin, plate.top, plate, text, Paint::WHITE.in_yuv(colour));
     }
 
     /// Draws `detections`, whose boxes are in `picture`'s own pixels, the surest on top.
@@ -64,7 +90,8 @@ impl Overlay {
     /// Boxes are clipped to the picture; one that lies outside it or has a coordinate that is no number is left out.
     pub fn draw(&mut self, picture: &mut Picture, detections: &[Detection]) {
         let (size, colour) = (picture.size(), picture.colour());
-        let style = Style::of(size);
+        let style = Style::of(size, self.wanted.scale.get());
+        let named = self.wanted.labels || self.wanted.confidence;
         self.typesetter.set_size(style.font);
         let mut marked: Vec<_> =
             detections.iter().filter_map(|found| Some((found, visible(found.bbox, size)?))).collect();
@@ -76,11 +103,11 @@ impl Overlay {
             plates.push(plate(size, *frame, (text.width, text.height), style, &plates));
         }
         let mut canvas = Canvas::new(picture);
-        for (found, frame) in marked.iter().rev() {
+        for (found, frame) in marked.iter().rev().filter(|_| self.wanted.boxes) {
             canvas.outline(*frame, style.line, Paint::of_class(found.class).in_yuv(colour));
         }
         // After all boxes: no line crosses a label.
-        for ((found, _), plate) in marked.iter().zip(&plates).rev() {
+        for ((found, _), plate) in marked.iter().zip(&plates).rev().filter(|_| named) {
             let paint = Paint::of_class(found.class);
             let text = self.set(found);
             canvas.fill(*plate, paint.in_yuv(colour));
@@ -91,10 +118,13 @@ impl Overlay {
     /// The label of a detection, such as "car 0.87".
     fn set(&mut self, found: &Detection) -> &Mask {
         self.text.clear();
-        self.text.extend(found.label.chars().take(MAX_LABEL_CHARS).map(|c| if c.is_control() { ' ' } else { c }));
-        if found.confidence.is_finite() {
+        if self.wanted.labels {
+            self.text.extend(found.label.chars().take(MAX_LABEL_CHARS).map(|c| if c.is_control() { ' ' } else { c }));
+        }
+        if self.wanted.confidence && found.confidence.is_finite() {
+            let between = if self.text.is_empty() { "" } else { " " };
             // Writing into a String does not fail.
-            let _ = write!(self.text, " {:.2}", found.confidence);
+            let _ = write!(self.text, "{between}{:.2}", found.confidence);
         }
         self.typesetter.set(&self.text)
     }
@@ -152,7 +182,7 @@ mod tests {
 
     fn drawn(size: Size, detections: &[Detection]) -> Picture {
         let mut picture = grey(size);
-        Overlay::new().draw(&mut picture, detections);
+        Overlay::default().draw(&mut picture, detections);
         picture
     }
 
@@ -166,7 +196,7 @@ mod tests {
     #[test]
     fn only_the_lines_and_the_label_change() {
         let picture = drawn(SIZE, &[found(2, "car", 0.87, [200.0, 100.0, 400.0, 200.0])]);
-        let style = Style::of(SIZE);
+        let style = Style::of(SIZE, 1.0);
         for (x, y) in changed(&picture) {
             let within = (200..400).contains(&x) && (100..200).contains(&y);
             let inner =
@@ -184,17 +214,17 @@ mod tests {
     fn a_label_stays_within_the_picture() {
         for bbox in [[600.0, 0.0, 640.0, 40.0], [0.0, 0.0, 30.0, 272.0], [630.0, 260.0, 700.0, 300.0]] {
             let frame = visible(bbox, SIZE).unwrap();
-            let place = plate(SIZE, frame, (80, 16), Style::of(SIZE), &[]);
+            let place = plate(SIZE, frame, (80, 16), Style::of(SIZE, 1.0), &[]);
             assert!(place.right <= 640 && place.bottom <= 272 && place.right - place.left >= 84, "{place:?}");
         }
-        let low = plate(SIZE, visible([10.0, 4.0, 90.0, 90.0], SIZE).unwrap(), (80, 16), Style::of(SIZE), &[]);
+        let low = plate(SIZE, visible([10.0, 4.0, 90.0, 90.0], SIZE).unwrap(), (80, 16), Style::of(SIZE, 1.0), &[]);
         assert_eq!(low.top, 4, "no room above: below the edge");
     }
 
     #[test]
     fn labels_of_one_object_are_stacked() {
         let frame = visible([100.0, 100.0, 300.0, 200.0], SIZE).unwrap();
-        let style = Style::of(SIZE);
+        let style = Style::of(SIZE, 1.0);
         let mut taken = vec![plate(SIZE, frame, (80, 16), style, &[])];
         for _ in 0..2 {
             let next = plate(SIZE, frame, (60, 16), style, &taken);
@@ -215,10 +245,29 @@ mod tests {
 
     #[test]
     fn sizes_follow_the_picture() {
-        let style = |width, height| Style::of(Size { width, height });
+        let style = |width, height| Style::of(Size { width, height }, 1.0);
         assert_eq!((style(640, 272).line, style(640, 272).font), (2, 13.0));
         assert!(style(1280, 720).font > style(640, 272).font && style(3840, 2160).line > style(1280, 720).line);
         assert_eq!(style(720, 1280), style(1280, 720));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_drawn() {
+        let car = [found(2, "car", 0.87, [200.0, 100.0, 400.0, 200.0])];
+        let with = |json: &str| {
+            let mut picture = grey(SIZE);
+            let mut overlay = Overlay::new(serde_json::from_str(json).unwrap());
+            overlay.draw(&mut picture, &car);
+            overlay.caption(&mut picture, "gate");
+            changed(&picture)
+        };
+        assert_eq!(with(r#"{"boxes": false, "labels": false, "confidence": false, "caption": false}"#), []);
+        let lines = with(r#"{"labels": false, "confidence": false, "caption": false}"#);
+        assert!(lines.iter().all(|(_, y)| (100..200).contains(y)) && !lines.is_empty());
+        let caption = with(r#"{"boxes": false, "labels": false, "confidence": false}"#);
+        assert!(caption.iter().all(|(x, y)| *x < 60 && *y > 250) && !caption.is_empty());
+        let large = with(r#"{"boxes": false, "labels": false, "confidence": false, "scale": 2}"#);
+        assert!(large.len() > 2 * caption.len());
     }
 
     proptest! {
@@ -234,7 +283,8 @@ mod tests {
                     [found(*class, label, *confidence, *wild), found(*class, label, *confidence, near)]
                 })
                 .collect();
-            drawn(Size { width, height }, &detections);
+            let mut picture = drawn(Size { width, height }, &detections);
+            Overlay::default().caption(&mut picture, "gate\u{7} 2026-01-31");
         }
     }
 }

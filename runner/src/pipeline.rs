@@ -14,7 +14,7 @@ mod stop;
 mod store;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +27,7 @@ use kadr_shared::{
         frame::FrameHeader,
     },
     nats::Nats,
+    settings::Between,
     subjects::{self, FrameClass},
     time::Timestamp,
 };
@@ -48,6 +49,7 @@ use self::{
     store::{Replay, Store},
 };
 use crate::{
+    live::{About, Live, between},
     meter::{Dropped, Meter, Trouble},
     source::Frame,
 };
@@ -60,6 +62,9 @@ const SILENCES: u32 = 2;
 const LOOK: Duration = Duration::from_millis(500);
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
+
+/// Frames that are not analysed and wait to be drawn.
+const SKIPPED_BYTES: usize = 64 << 20;
 
 /// Runs a job to its end, or until it is stopped; what is stored by then stays.
 pub(crate) async fn run(
@@ -78,7 +83,7 @@ pub(crate) async fn run(
         Err(reason) => return reason.into(),
     };
     let end = pipeline.work().await;
-    let (frames, of) = (pipeline.store.frames(), pipeline.of);
+    let (frames, of) = (pipeline.store.frames().max(pipeline.passed), pipeline.of);
     match end {
         // There is nothing to show, and this is why.
         Ok(Some(error)) if frames == 0 => Outcome::Failed { error, retry: false },
@@ -112,7 +117,14 @@ struct Pipeline {
     replay: Option<Replay>,
     stored_before: u64,
     sink: Sink,
+    video: Live,
     pending: BTreeMap<u64, Pending>,
+    /// A file's frames that are not analysed, and wait for those before them.
+    skipped: VecDeque<Frame>,
+    /// When the last frame with a result is shown, and what was found in it.
+    last: (f64, Vec<Detection>),
+    /// One more than the number of the last frame that was drawn.
+    passed: u64,
     stops: Stops,
     streaming: bool,
     /// Since when there was neither a result nor anything to wait for.
@@ -154,9 +166,14 @@ impl Pipeline {
         let stored_before = store.frames();
         let live = job.settings.source.url.is_live();
         let class = if live { FrameClass::Live } else { FrameClass::Batch };
-        let reader = reader::open(&job, &nats, &store, &meter).await?;
+        let overlay = job.settings.outputs.overlay;
+        let about = About { scenario: job.scenario.clone(), run: job.run, overlay, live };
+        let video = Live::open(nats.clone(), about);
+        let reader = reader::open(&job, &nats, &store, &meter, video.watchers()).await?;
         let sink = match &reader.info {
-            Some(info) => Sink::open(job.video.clone(), job.fence, info).await.map_err(Stop::for_good)?,
+            Some(info) => Sink::open(job.video.clone(), job.fence, job.scenario.clone(), overlay, info)
+                .await
+                .map_err(Stop::for_good)?,
             None => Sink::None,
         };
         let subject = subjects::results(&job.scenario, job.run);
@@ -180,7 +197,11 @@ impl Pipeline {
             store,
             stored_before,
             sink,
+            video,
             pending: BTreeMap::new(),
+            skipped: VecDeque::new(),
+            last: (0.0, Vec::new()),
+            passed: 0,
             stops,
             streaming: false,
             quiet_since: Instant::now(),
@@ -197,12 +218,16 @@ impl Pipeline {
             self.store_ready().await?;
             if let Some(error) = end.take() {
                 if self.pending.is_empty() {
+                    while let Some(frame) = self.skipped.pop_front() {
+                        self.show_skipped(frame).await?;
+                    }
                     return Ok(error);
                 }
                 end = Some(error);
             }
             match self.step(end.is_none()).await {
                 Step::Read(Some(Message::Frame(read))) => self.take(*read).await?,
+                Step::Read(Some(Message::Passed(frame))) => self.video.enter(&frame, false),
                 Step::Read(Some(Message::End(error))) => end = Some(error),
                 Step::Read(Some(Message::Interrupted(error))) => {
                     self.interrupted.source = true;
@@ -230,7 +255,8 @@ impl Pipeline {
 
     async fn step(&mut self, reading: bool) -> Step {
         // A camera's frames come with credit, and what else it says is heard at any time.
-        let credit = reading && (self.live || self.pending.len() < self.job.limits.inflight);
+        let room = self.pending.len() < self.job.limits.inflight && !self.too_many_skipped();
+        let credit = reading && (self.live || room);
         // A result that is there needs no time-out, also when it waits for an earlier one.
         let due = self.pending.values().filter(|p| p.result.is_none()).map(|p| p.due).min();
         let due = due.map(|due| if self.interrupted.inference { due } else { due.min(self.look) });
@@ -248,14 +274,22 @@ impl Pipeline {
 
     /// Takes a frame from the source: one of an earlier attempt goes straight on, another one is sent.
     async fn take(&mut self, read: Read) -> Result<(), Stop> {
-        let Read { frame, fit, body, credit } = read;
+        let Read { frame, seen, credit } = read;
         if let Some(replay) = &mut self.replay
             && frame.number < self.stored_before
         {
-            let detections = self.stops.unless(replay.of(frame.number)).await??;
-            return self.pass_on(frame, detections).await;
+            let found = self.stops.unless(replay.of(frame.number)).await??;
+            self.video.enter(&frame, found.is_some());
+            return match found {
+                Some(detections) => self.show_result(frame, detections).await,
+                None => self.show_skipped(frame).await,
+            };
         }
-        let Some(body) = body else { return Ok(()) };
+        self.video.enter(&frame, seen.is_some());
+        let Some((seen, body)) = seen else {
+            self.skipped.push_back(frame);
+            return self.pass_skipped().await;
+        };
         let analysis = &self.job.settings.analysis;
         let header = FrameHeader {
             scenario: self.job.scenario.clone(),
@@ -264,8 +298,8 @@ impl Pipeline {
             frame: frame.number,
             pts_ms: frame.pts_ms,
             captured_at: frame.captured_at.unwrap_or_else(Timestamp::now),
-            source: fit.source,
-            input: fit.input,
+            source: seen.fit.source,
+            input: seen.fit.input,
             colour: frame.picture.colour(),
             confidence: analysis.confidence,
             iou: analysis.iou,
@@ -279,7 +313,7 @@ impl Pipeline {
         if !self.unanswered && self.pending.values().all(|p| p.result.is_some()) {
             (self.quiet_since, self.look) = (now, now + SILENCE);
         }
-        let pending = Pending::new(frame, header, body, credit, self.live);
+        let pending = Pending::new(frame, header, seen, body, credit, self.live);
         self.pending.insert(number, pending);
         self.send(&[number]).await
     }
@@ -343,7 +377,14 @@ impl Pipeline {
     /// Lets a camera's frames go that have no result.
     fn give_up(&mut self, which: impl Fn(&Pending) -> bool) {
         let before = self.pending.len();
-        self.pending.retain(|_, p| p.result.is_some() || !which(p));
+        let video = &self.video;
+        self.pending.retain(|number, p| {
+            let kept = p.result.is_some() || !which(p);
+            if !kept {
+                video.lost(*number);
+            }
+            kept
+        });
         let given_up = before - self.pending.len();
         self.unanswered |= given_up > 0;
         (0..given_up).for_each(|_| self.meter.dropped(Dropped::Late));
@@ -425,36 +466,80 @@ impl Pipeline {
             if entry.get().result.is_none() {
                 break;
             }
-            let Pending { frame, header, result, .. } = entry.remove();
-            let (model, detections, timing_ms) = match result {
+            let Pending { frame, header, seen, result, .. } = entry.remove();
+            let (model, mut detections, timing_ms) = match result {
                 Some(RawOutcome::Analysed { model, detections, timing_ms }) => (model, detections, timing_ms),
                 Some(RawOutcome::Refused { error }) => return Err(Stop::for_good(error)),
                 Some(RawOutcome::Late { .. }) | None => break,
             };
+            seen.place(&mut detections);
+            let size = frame.picture.size();
             let result = FrameDetections {
                 scenario: header.scenario,
                 run: header.run,
                 frame: frame.number,
                 pts_ms: header.pts_ms,
                 captured_at: header.captured_at,
-                width: header.source.width,
-                height: header.source.height,
+                width: size.width,
+                height: size.height,
                 model,
                 detections,
                 timing_ms,
             };
             self.store.append(&result, &self.stops, &self.meter).await?;
             self.meter.stored(self.store.frames());
-            self.pass_on(frame, result.detections).await?;
+            self.show_result(frame, result.detections).await?;
+        }
+        self.pass_skipped().await
+    }
+
+    /// A frame whose result is stored: the first one is told of, all are drawn; and before it those that were not analysed.
+    async fn show_result(&mut self, frame: Frame, detections: Vec<Detection>) -> Result<(), Stop> {
+        while let Some(skipped) = self.skipped.pop_front_if(|skipped| skipped.number < frame.number) {
+            let drawn = match self.job.settings.outputs.overlay.between {
+                Between::Hold => self.last.1.clone(),
+                Between::Interpolate => {
+                    let (from, to) = (self.last.0, frame.pts_ms);
+                    between(&self.last.1, &detections, ((skipped.pts_ms - from) / (to - from)) as f32)
+                }
+            };
+            self.pass_on(skipped, drawn).await?;
+        }
+        if !std::mem::replace(&mut self.streaming, true) {
+            self.tell(Report::Streaming).await?;
+        }
+        self.video.found(frame.number, frame.pts_ms, &detections);
+        self.last = (frame.pts_ms, detections.clone());
+        self.pass_on(frame, detections).await
+    }
+
+    /// A frame that was not analysed.
+    async fn show_skipped(&mut self, frame: Frame) -> Result<(), Stop> {
+        let held = self.last.1.clone();
+        self.pass_on(frame, held).await
+    }
+
+    /// Draws frames that were not analysed as far as they wait for nothing, or as there are too many of them.
+    async fn pass_skipped(&mut self) -> Result<(), Stop> {
+        let waits = self.job.settings.outputs.overlay.between == Between::Interpolate;
+        while let Some(first) = self.skipped.front() {
+            let behind = self.pending.first_key_value().is_some_and(|(number, _)| *number < first.number);
+            if behind || waits && !self.too_many_skipped() {
+                break;
+            }
+            let Some(frame) = self.skipped.pop_front() else { break };
+            self.show_skipped(frame).await?;
         }
         Ok(())
     }
 
-    /// A frame whose result is stored: the first one is told of, all are drawn.
+    fn too_many_skipped(&self) -> bool {
+        let bytes = self.skipped.front().map_or(0, |frame| frame.picture.bytes().len());
+        self.skipped.len() * bytes > SKIPPED_BYTES
+    }
+
     async fn pass_on(&mut self, frame: Frame, detections: Vec<Detection>) -> Result<(), Stop> {
-        if !std::mem::replace(&mut self.streaming, true) {
-            self.tell(Report::Streaming).await?;
-        }
+        self.passed = frame.number + 1;
         if self.stops.unless(self.sink.push(frame, detections)).await? {
             return Ok(());
         }

@@ -4,7 +4,7 @@
 //! and begins with its index wherever the source's number of frames is known. It is written beside its name and
 //! renamed when it is complete: a file that is called `.mp4` can be played. There is no sound.
 
-mod encoder;
+pub(crate) mod encoder;
 mod file;
 
 use std::{
@@ -16,6 +16,9 @@ use kadr_shared::geometry::Size;
 
 use self::{encoder::Encoder, file::Mp4File};
 use crate::{picture::Picture, source::SourceInfo};
+
+/// Seconds between key frames: how far a player is from one when somebody jumps.
+const KEY_FRAME_INTERVAL: f64 = 2.0;
 
 /// A recording that can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +73,7 @@ pub struct Recorder {
 impl Recorder {
     /// Begins a recording of `source` that will lie at `path`; replaces a file there when it is finished.
     pub fn create(path: &Path, source: &SourceInfo) -> Result<Self, RecordError> {
-        let encoder = Encoder::new(source)?;
+        let encoder = Encoder::new(source, KEY_FRAME_INTERVAL)?;
         let timescale = f64::from(source.timescale.get());
         Ok(Self {
             encoder,

@@ -22,6 +22,14 @@ const ALGORITHM: ResizeAlg = ResizeAlg::Interpolation(FilterType::Bilinear);
 /// The grey that Ultralytics puts around a picture, in RGB.
 const PADDING: f64 = 114.0;
 
+/// The luma of what lies around a picture; its chroma is 128.
+pub(crate) fn padding(range: Range) -> u8 {
+    match range {
+        Range::Limited => (PADDING * 219.0 / 255.0 + 16.0).round() as u8,
+        Range::Full => PADDING as u8,
+    }
+}
+
 /// A picture that is not the one its letterbox was made for.
 #[derive(Debug, thiserror::Error)]
 pub enum ScaleError {
@@ -49,15 +57,22 @@ impl Scaler {
         if picture.size() != fit.source {
             return Err(ScaleError::Source { wanted: fit.source, found: picture.size() });
         }
+        self.letterbox_part(picture, (0, 0), fit)
+    }
+
+    /// The same of the part of `picture` that begins at `origin` (even) and is `fit.source` large.
+    pub(crate) fn letterbox_part(
+        &mut self,
+        picture: &Picture,
+        origin: (u32, u32),
+        fit: &Letterbox,
+    ) -> Result<Vec<u8>, ScaleError> {
         let mut out = vec![0; i420_len(fit.input)];
         let luma_len = fit.input.width() as usize * fit.input.height() as usize;
         let (luma, chroma) = out.split_at_mut(luma_len);
         let (first, second) = chroma.split_at_mut(luma_len / 4);
         let [y, u, v] = picture.planes();
-        let grey = match picture.colour().range {
-            Range::Limited => (PADDING * 219.0 / 255.0 + 16.0).round() as u8,
-            Range::Full => PADDING as u8,
-        };
+        let grey = padding(picture.colour().range);
         for (from, to, shift, padding) in [(y, luma, 0, grey), (u, first, 1, 128), (v, second, 1, 128)] {
             let (width, height) = (fit.input.width() >> shift, fit.input.height() >> shift);
             let [left, top, inner_width, inner_height] = [fit.left, fit.top, fit.width, fit.height].map(|n| n >> shift);
@@ -73,7 +88,8 @@ impl Scaler {
             // An odd side's last chroma sample covers a column outside the picture; that half is left out.
             let scale = f64::from(1u8 << shift);
             let [shown_width, shown_height] = [fit.source.width, fit.source.height].map(|n| f64::from(n) / scale);
-            let options = ResizeOptions::new().resize_alg(ALGORITHM).crop(0.0, 0.0, shown_width, shown_height);
+            let [x, y] = [origin.0, origin.1].map(|n| f64::from(n) / scale);
+            let options = ResizeOptions::new().resize_alg(ALGORITHM).crop(x, y, shown_width, shown_height);
             self.resizer.resize_typed(&source, &mut target, &options)?;
         }
         Ok(out)

@@ -8,7 +8,8 @@
 //! | [`id`], [`time`], [`moment`], [`geometry`] | names, times, places in the past, sizes: parsed once, at the edge |
 //! | [`settings`], [`catalog`] | what a scenario is told to do; which models there are |
 //! | [`domain`] | commands, facts, events, and the state that follows from them (pure) |
-//! | [`message`] | frames, raw results, stored detections |
+//! | [`message`] | frames, raw results, stored detections, live video |
+//! | [`mp4`] | how MP4 tells that pictures are H.264 |
 //! | [`subjects`], [`streams`] | where everything lies on JetStream |
 //! | [`nats`], [`server`] | a connection; a server of one's own |
 //! | [`secret`] | cameras' passwords, encrypted |
@@ -25,6 +26,7 @@ pub mod inbox;
 pub mod log;
 pub mod message;
 pub mod moment;
+pub mod mp4;
 pub mod nats;
 pub mod nodes;
 pub mod publish;

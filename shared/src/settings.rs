@@ -2,13 +2,19 @@
 //!
 //! Parsed into types here and nowhere else; whether a model or a class exists is the catalogue's business.
 
+mod outputs;
+mod preprocess;
 mod source;
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use self::source::{ForCameras, Source, SourceUrl, SourceUrlError, Transport};
+pub use self::{
+    outputs::{Between, KeepDays, Outputs, Overlay, Record, Recorded, Scale},
+    preprocess::{Preprocess, PreprocessError, Region},
+    source::{ForCameras, Source, SourceUrl, SourceUrlError, Transport},
+};
 use crate::{geometry::InputSize, id::ModelName};
 
 /// A scenario's settings. All but `source` have defaults; unknown fields are refused.
@@ -18,6 +24,9 @@ pub struct Settings {
     pub source: Source,
     #[serde(default = "default_model")]
     pub model: ModelName,
+    /// Left out where it is the default: events keep the shape that they always had.
+    #[serde(default, skip_serializing_if = "Preprocess::is_default")]
+    pub preprocess: Preprocess,
     #[serde(default)]
     pub analysis: Analysis,
     #[serde(default)]
@@ -94,20 +103,6 @@ impl fmt::Display for Ratio {
 impl<'de> Deserialize<'de> for Ratio {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
-/// What is made besides the stored detections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Outputs {
-    /// An annotated MP4 of each run.
-    pub video: bool,
-}
-
-impl Default for Outputs {
-    fn default() -> Self {
-        Self { video: true }
     }
 }
 

@@ -40,6 +40,14 @@ const DETECTIONS_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// 8 GiB: about 8 million frames with three objects each.
 const DETECTIONS_BYTES: i64 = 8 << 30;
 
+/// Live video is kept for so long: whoever packs it into segments finds the latest ones there.
+pub const VIDEO_AGE: Duration = Duration::from_secs(15);
+/// 256 MiB: some 30 videos of 4 Mbit/s that are watched at a time; with more, less than [`VIDEO_AGE`] is kept.
+const VIDEO_BYTES: i64 = 256 << 20;
+
+/// 8 GiB of recordings of all scenarios together: more would be in the way of the log. The oldest go first.
+const RECORDINGS_BYTES: i64 = 8 << 30;
+
 /// A stream that could not be made as it has to be.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamsError {
@@ -62,6 +70,8 @@ pub async fn ensure(nats: &Nats) -> Result<(), StreamsError> {
     ensure_stream(js, subjects::INBOX, inbox(replicas, first_input(js).await?)).await?;
     ensure_stream(js, subjects::FRAMES, frames(replicas)).await?;
     ensure_stream(js, subjects::DETECTIONS, detections(replicas)).await?;
+    ensure_stream(js, subjects::VIDEO, video(replicas)).await?;
+    ensure_stream(js, subjects::RECORDINGS, recordings(replicas)).await?;
     for config in [secrets(replicas), nodes(replicas)] {
         let bucket = if config.bucket == subjects::NODES { subjects::NODES } else { subjects::SECRETS };
         js.create_or_update_key_value(config).await.map_err(|source| StreamsError::Bucket { bucket, source })?;
@@ -181,6 +191,34 @@ fn detections(replicas: usize) -> Config {
         storage: StorageType::File,
         max_age: DETECTIONS_AGE,
         max_bytes: DETECTIONS_BYTES,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// Live video. In memory: what is lost is a moment that somebody watched.
+fn video(replicas: usize) -> Config {
+    Config {
+        name: subjects::VIDEO.into(),
+        description: Some("live video of scenarios that somebody watches".into()),
+        subjects: vec![subjects::VIDEO_ALL.into()],
+        storage: StorageType::Memory,
+        max_age: VIDEO_AGE,
+        max_bytes: VIDEO_BYTES,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
+/// Recorded video. How long and how much of it is kept is each scenario's own setting, within what there is room for.
+fn recordings(replicas: usize) -> Config {
+    Config {
+        name: subjects::RECORDINGS.into(),
+        description: Some("recorded video of scenarios".into()),
+        subjects: vec![subjects::RECORDINGS_ALL.into()],
+        storage: StorageType::File,
+        max_bytes: RECORDINGS_BYTES,
+        allow_message_ttl: true,
         num_replicas: replicas,
         ..Config::default()
     }

@@ -9,6 +9,8 @@ pub const INBOX: &str = "KADR_INBOX";
 pub const EVENTS: &str = "KADR_EVENTS";
 pub const FRAMES: &str = "KADR_FRAMES";
 pub const DETECTIONS: &str = "KADR_DETECTIONS";
+pub const VIDEO: &str = "KADR_VIDEO";
+pub const RECORDINGS: &str = "KADR_RECORDINGS";
 /// A key-value bucket.
 pub const NODES: &str = "KADR_NODES";
 /// The stream behind it.
@@ -23,6 +25,8 @@ pub const INBOX_ALL: &str = "kadr.in.>";
 pub const EVENTS_ALL: &str = "kadr.evt.>";
 pub const FRAMES_ALL: &str = "kadr.frame.>";
 pub const DETECTIONS_ALL: &str = "kadr.det.>";
+pub const VIDEO_ALL: &str = "kadr.video.>";
+pub const RECORDINGS_ALL: &str = "kadr.rec.>";
 /// Every start of every scenario: what runners compete for.
 pub const STARTS: &str = "kadr.evt.*.start_requested";
 /// Signs of life of all models' workers.
@@ -111,6 +115,26 @@ pub fn model_in(subject: &str) -> Option<ModelName> {
 /// Stored detections.
 pub fn detections(scenario: &ScenarioId) -> String {
     format!("kadr.det.{scenario}")
+}
+
+/// Live video, as coded pictures.
+pub fn video(scenario: &ScenarioId) -> String {
+    format!("kadr.video.{scenario}")
+}
+
+/// Recorded video, some seconds a message.
+pub fn recordings(scenario: &ScenarioId) -> String {
+    format!("kadr.rec.{scenario}")
+}
+
+/// Live video as JPEG images, on core NATS.
+pub fn images(scenario: &ScenarioId) -> String {
+    format!("kadr.image.{scenario}")
+}
+
+/// That somebody watches, on core NATS.
+pub fn watching(scenario: &ScenarioId) -> String {
+    format!("kadr.watch.{scenario}")
 }
 
 pub fn runner(runner: &RunnerId) -> String {

@@ -13,6 +13,10 @@ pub(crate) struct SettingsBody {
     /// A model's name in the catalogue.
     #[oai(default = "default_model")]
     model: String,
+    /// What becomes of frames before they are analysed.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preprocess: Option<Preprocess>,
     #[oai(default)]
     analysis: Analysis,
     #[oai(default)]
@@ -51,6 +55,47 @@ enum Transport {
     Udp,
 }
 
+/// What inference sees of frames. Live video and recordings show whole frames, whatever stands here.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Preprocess {
+    /// Only this part of the picture. Boxes are in the pixels of the whole picture nevertheless.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crop: Option<Region>,
+    /// At most so many frames a second are analysed.
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "0.001"), maximum(value = "1000")))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fps: Option<f64>,
+    /// Every n-th frame is analysed.
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "1")))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    every: Option<u32>,
+    /// Without colours.
+    #[oai(default, skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_false")]
+    grey: bool,
+    /// Areas that are covered with grey: polygons of corners `[x, y]` in the source's own pixels.
+    #[oai(default, skip_serializing_if_is_empty)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    masks: Vec<Vec<[u32; 2]>>,
+}
+
+/// A part of a picture, in the source's own pixels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Object)]
+struct Region {
+    left: u32,
+    top: u32,
+    #[oai(validator(minimum(value = "1")))]
+    width: u32,
+    #[oai(validator(minimum(value = "1")))]
+    height: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// How frames are analysed.
 #[derive(Debug, Clone, PartialEq, Serialize, Object)]
 struct Analysis {
@@ -76,6 +121,84 @@ struct Outputs {
     /// An annotated MP4 of each run.
     #[oai(default = "default_video")]
     video: bool,
+    /// How objects are marked.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    overlay: Option<Overlay>,
+    /// A recording to go back to, of a camera: see `/v1/scenarios/{id}/clip`.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<Record>,
+}
+
+/// What is recorded, and for how long it is kept: the oldest goes first.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Record {
+    #[oai(default)]
+    what: Recorded,
+    #[oai(default = "seven", validator(minimum(value = "0.0007"), maximum(value = "3650")))]
+    keep_days: f64,
+    /// As much as there is room for, if it is left out.
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "1")))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum Recorded {
+    /// With every object marked.
+    #[default]
+    Annotated,
+    /// The camera's own video, as it came.
+    Untouched,
+}
+
+const fn seven() -> f64 {
+    7.0
+}
+
+/// What is drawn, in annotated files as in live video.
+#[derive(Debug, Clone, PartialEq, Serialize, Object)]
+struct Overlay {
+    /// A box around each object.
+    #[oai(default = "yes")]
+    boxes: bool,
+    /// Its class beside it.
+    #[oai(default = "yes")]
+    labels: bool,
+    /// How sure it is, behind the class.
+    #[oai(default = "yes")]
+    confidence: bool,
+    /// The scenario's name and the time, in a corner.
+    #[oai(default = "yes")]
+    caption: bool,
+    /// Lines and letters, so many times as large as usual.
+    #[oai(default = "usual_scale", validator(minimum(value = "0.25"), maximum(value = "4")))]
+    scale: f32,
+    /// What a frame shows that was not analysed itself.
+    #[oai(default)]
+    between: Between,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum Between {
+    /// The boxes of the one before.
+    #[default]
+    Hold,
+    /// Boxes on their way to the one behind, which live video waits for.
+    Interpolate,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn usual_scale() -> f32 {
+    1.0
 }
 
 /// What happens when an attempt fails for a reason that may pass.
@@ -99,10 +222,11 @@ enum Policy {
 
 impl From<&Settings> for SettingsBody {
     fn from(settings: &Settings) -> Self {
-        let Settings { source, model, analysis, outputs, restart } = settings;
+        let Settings { source, model, preprocess, analysis, outputs, restart } = settings;
         Self {
             source: source.into(),
             model: model.to_string(),
+            preprocess: (*preprocess != settings::Preprocess::default()).then(|| preprocess.into()),
             analysis: analysis.into(),
             outputs: outputs.into(),
             restart: restart.into(),
@@ -121,6 +245,25 @@ impl From<&settings::Source> for Source {
     }
 }
 
+impl From<&settings::Preprocess> for Preprocess {
+    fn from(preprocess: &settings::Preprocess) -> Self {
+        let settings::Preprocess { crop, fps, every, grey, masks } = preprocess;
+        let region = |&settings::Region { left, top, width, height }: &settings::Region| Region {
+            left,
+            top,
+            width: width.get(),
+            height: height.get(),
+        };
+        Self {
+            crop: crop.as_ref().map(region),
+            fps: *fps,
+            every: every.map(std::num::NonZeroU32::get),
+            grey: *grey,
+            masks: masks.clone(),
+        }
+    }
+}
+
 impl From<&settings::Analysis> for Analysis {
     fn from(analysis: &settings::Analysis) -> Self {
         let settings::Analysis { input_size, confidence, iou, class_agnostic, classes } = analysis;
@@ -135,8 +278,30 @@ impl From<&settings::Analysis> for Analysis {
 }
 
 impl From<&settings::Outputs> for Outputs {
-    fn from(settings::Outputs { video }: &settings::Outputs) -> Self {
-        Self { video: *video }
+    fn from(settings::Outputs { video, overlay, record }: &settings::Outputs) -> Self {
+        let overlay = (*overlay != settings::Overlay::default()).then(|| overlay.into());
+        Self { video: *video, overlay, record: record.as_ref().map(Into::into) }
+    }
+}
+
+impl From<&settings::Record> for Record {
+    fn from(settings::Record { what, keep_days, keep_bytes }: &settings::Record) -> Self {
+        let what = match what {
+            settings::Recorded::Annotated => Recorded::Annotated,
+            settings::Recorded::Untouched => Recorded::Untouched,
+        };
+        Self { what, keep_days: keep_days.get(), keep_bytes: keep_bytes.map(std::num::NonZeroU64::get) }
+    }
+}
+
+impl From<&settings::Overlay> for Overlay {
+    fn from(overlay: &settings::Overlay) -> Self {
+        let settings::Overlay { boxes, labels, confidence, caption, scale, between } = *overlay;
+        let between = match between {
+            settings::Between::Hold => Between::Hold,
+            settings::Between::Interpolate => Between::Interpolate,
+        };
+        Self { boxes, labels, confidence, caption, scale: scale.get(), between }
     }
 }
 
@@ -203,8 +368,11 @@ mod tests {
     use super::*;
 
     const FULL: &str = r#"{"source": {"url": "rtsp://cam/1", "username": "me", "transport": "udp"}, "model": "yolov8s",
+        "preprocess": {"crop": {"left": 0, "top": 2, "width": 64, "height": 32}, "fps": 5.0, "grey": true,
+            "masks": [[[0, 0], [9, 0], [9, 9]]]},
         "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "class_agnostic": true, "classes": ["car", "bus"]},
-        "outputs": {"video": false}, "restart": {"policy": "always", "limit": 9}}"#;
+        "outputs": {"video": false, "overlay": {"boxes": true, "labels": false, "confidence": true, "caption": false,
+            "scale": 2.0, "between": "interpolate"}, "record": {"what": "untouched", "keep_days": 0.5, "keep_bytes": 9}}, "restart": {"policy": "always", "limit": 9}}"#;
 
     #[test]
     fn what_is_shown_is_what_the_domain_would_write() {
@@ -220,9 +388,15 @@ mod tests {
         let mut registry = Registry::new();
         SettingsBody::register(&mut registry);
         let full: Value = serde_json::from_str(FULL).unwrap();
-        for (schema, part) in
-            [("Settings", "/"), ("Source", "/source"), ("Analysis", "/analysis"), ("Restart", "/restart")]
-        {
+        for (schema, part) in [
+            ("Settings", "/"),
+            ("Source", "/source"),
+            ("Analysis", "/analysis"),
+            ("Outputs", "/outputs"),
+            ("Overlay", "/outputs/overlay"),
+            ("Record", "/outputs/record"),
+            ("Restart", "/restart"),
+        ] {
             let documented: Vec<_> = registry.schemas[schema].properties.iter().map(|(name, _)| *name).collect();
             let mut fields: Vec<_> =
                 full.pointer(part.trim_end_matches('/')).unwrap().as_object().unwrap().keys().collect();

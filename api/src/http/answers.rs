@@ -101,6 +101,13 @@ impl Problems for ListProblems {
         &[ProblemName::BadRequest, ProblemName::NotYet, ProblemName::Behind, ProblemName::Unavailable];
 }
 
+pub(super) struct VideoProblems;
+
+impl Problems for VideoProblems {
+    const NAMES: &'static [ProblemName] =
+        &[ProblemName::BadRequest, ProblemName::NotFound, ProblemName::NotRunning, ProblemName::Unavailable];
+}
+
 pub(super) struct CreateProblems;
 pub(super) struct ConfigureProblems;
 pub(super) struct CommandProblems;

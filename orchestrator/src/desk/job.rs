@@ -53,7 +53,7 @@ impl Job {
         (self.scenario, ended)
     }
 
-    /// Takes a scenario's detections and passwords away before the log says that it is deleted: doing it twice is harmless.
+    /// Takes a scenario's detections, recordings and passwords away before the log says that it is deleted: doing it twice is harmless.
     pub(super) async fn delete(self, cause: Cause, actor: String, data: EventData) -> (ScenarioId, Ended) {
         let ended = async {
             match self.look().await? {
@@ -61,6 +61,7 @@ impl Job {
                 other => return Ok(other),
             }
             self.purge(subjects::DETECTIONS, subjects::detections(&self.scenario)).await?;
+            self.purge(subjects::RECORDINGS, subjects::recordings(&self.scenario)).await?;
             self.purge(subjects::SECRETS_STREAM, subjects::secrets_of(&self.scenario)).await?;
             self.try_append(cause, actor, &data).await
         };

@@ -23,8 +23,8 @@ const CLASSES: [u32; 20] = [
 ];
 
 impl Paint {
-    const BLACK: Self = Self([0, 0, 0]);
-    const WHITE: Self = Self([255, 255, 255]);
+    pub(super) const BLACK: Self = Self([0, 0, 0]);
+    pub(super) const WHITE: Self = Self([255, 255, 255]);
 
     /// The same for a class in every picture; after twenty they repeat.
     pub(super) fn of_class(class: usize) -> Self {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kadr_shared::message::{detection::RawOutcome, frame::FrameHeader};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::source::Frame;
+use crate::{preprocess::Seen, source::Frame};
 
 /// After this time nobody wants a camera's frame any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -17,6 +17,8 @@ const ON_ITS_WAY: Duration = Duration::from_millis(500);
 pub(super) struct Pending {
     pub(super) frame: Frame,
     pub(super) header: FrameHeader,
+    /// Which part of the frame `body` shows.
+    pub(super) seen: Seen,
     pub(super) body: Bytes,
     /// A camera's: when it is given up, and what lets the next one come.
     pub(super) expires: Option<Instant>,
@@ -35,12 +37,13 @@ impl Pending {
     pub(super) fn new(
         frame: Frame,
         header: FrameHeader,
+        seen: Seen,
         body: Bytes,
         credit: Option<OwnedSemaphorePermit>,
         live: bool,
     ) -> Self {
         let now = Instant::now();
         let expires = live.then_some(now + PATIENCE + ON_ITS_WAY);
-        Self { frame, header, body, expires, _credit: credit, due: now, sent: None, looks: 0, result: None }
+        Self { frame, header, seen, body, expires, _credit: credit, due: now, sent: None, looks: 0, result: None }
     }
 }

@@ -9,7 +9,6 @@ use std::{sync::Arc, thread};
 
 use bytes::Bytes;
 use kadr_shared::{
-    geometry::Letterbox,
     nats::Nats,
     secret::{self, SecretError},
     settings::SourceUrl,
@@ -22,15 +21,17 @@ use url::Url;
 use self::camera::Camera;
 use super::{Job, stop::Stop, store::Store};
 use crate::{
+    live::Watchers,
     meter::Meter,
+    preprocess::{Preprocessor, Seen, Selection},
     source::{Access, Deadlines, Frame, SourceInfo},
 };
 
-/// A frame, and its picture as the model takes it (none if its result is stored already).
+/// A frame, and its picture as the model takes it.
 pub(super) struct Read {
     pub(super) frame: Frame,
-    pub(super) fit: Letterbox,
-    pub(super) body: Option<Bytes>,
+    /// None: it is not to be analysed, or its result is stored already.
+    pub(super) seen: Option<(Seen, Bytes)>,
     /// A camera's next frame is taken when this one is done with.
     pub(super) credit: Option<OwnedSemaphorePermit>,
 }
@@ -38,6 +39,8 @@ pub(super) struct Read {
 /// What the thread says.
 pub(super) enum Message {
     Frame(Box<Read>),
+    /// A camera's frame that is not analysed: for those who look on.
+    Passed(Box<Frame>),
     /// There are no more frames; the text tells what is missing.
     End(Option<String>),
     /// The camera is gone; it is tried again.
@@ -57,11 +60,19 @@ pub(super) struct Reader {
 }
 
 /// Begins to read a job's source, behind what is stored.
-pub(super) async fn open(job: &Job, nats: &Nats, store: &Store, meter: &Arc<Meter>) -> Result<Reader, Stop> {
-    let input = job.settings.analysis.input_size;
+pub(super) async fn open(
+    job: &Job,
+    nats: &Nats,
+    store: &Store,
+    meter: &Arc<Meter>,
+    watchers: &Arc<Watchers>,
+) -> Result<Reader, Stop> {
+    let preprocessor = Preprocessor::new(&job.settings.analysis, &job.settings.preprocess);
+    let selection = Selection::new(&job.settings.preprocess);
     match &job.settings.source.url {
         SourceUrl::File(path) => {
-            let reader = file::open(path.clone(), input, store.frames()).await.map_err(Stop::for_good)?;
+            let reader =
+                file::open(path.clone(), preprocessor, selection, store.frames()).await.map_err(Stop::for_good)?;
             if let Some(info) = &reader.info {
                 meter.source(info.frames, info.frame_rate.hz(), store.frames());
             }
@@ -71,13 +82,14 @@ pub(super) async fn open(job: &Job, nats: &Nats, store: &Store, meter: &Arc<Mete
             meter.earlier(store.frames());
             let camera = Camera {
                 access: access(job, url, nats).await?,
-                input,
+                selection,
                 first: store.frames(),
                 shown_from_ms: store.next_shown_ms(),
                 inflight: job.limits.inflight,
                 meter: meter.clone(),
+                watchers: watchers.clone(),
             };
-            camera.open().map_err(Stop::for_good)
+            camera.open(preprocessor).map_err(Stop::for_good)
         }
     }
 }

@@ -5,11 +5,11 @@ use std::{
     thread,
 };
 
-use kadr_shared::{message::detection::Detection, telemetry::chain};
+use kadr_shared::{id::ScenarioId, message::detection::Detection, settings, telemetry::chain};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    overlay::Overlay,
+    overlay::{Overlay, caption},
     record::Recorder,
     source::{Frame, SourceInfo},
 };
@@ -37,7 +37,13 @@ pub(super) enum Order {
 impl Sink {
     /// Begins a recording at `path`, or none. It is written beside it under a name that has `fence`: an older attempt that
     /// still writes is not in its way. The error is for people.
-    pub(super) async fn open(path: Option<PathBuf>, fence: u64, info: &SourceInfo) -> Result<Self, String> {
+    pub(super) async fn open(
+        path: Option<PathBuf>,
+        fence: u64,
+        scenario: ScenarioId,
+        marks: settings::Overlay,
+        info: &SourceInfo,
+    ) -> Result<Self, String> {
         let Some(path) = path else { return Ok(Self::None) };
         let (orders, queue) = mpsc::channel(QUEUE);
         let (finished, done) = oneshot::channel();
@@ -47,7 +53,7 @@ impl Sink {
             .name("kadr-video".into())
             .spawn(move || {
                 let draft = path.with_extension(format!("{fence}.mp4"));
-                let recorder = prepare(&draft, &info);
+                let recorder = prepare(&draft, marks, &info);
                 let (recorder, overlay) = match recorder {
                     Ok(ready) => ready,
                     Err(error) => {
@@ -57,7 +63,7 @@ impl Sink {
                 };
                 if opened.send(Ok(())).is_ok() {
                     // Nobody may be left to hear it.
-                    let _ = finished.send(write(recorder, overlay, queue, &draft, &path));
+                    let _ = finished.send(write(recorder, overlay, &scenario, queue, &draft, &path));
                 }
             })
             .map_err(|error| format!("can't start a thread to write the video: {error}"))?;
@@ -89,17 +95,18 @@ impl Sink {
     }
 }
 
-fn prepare(path: &Path, info: &SourceInfo) -> Result<(Recorder, Overlay), String> {
+fn prepare(path: &Path, marks: settings::Overlay, info: &SourceInfo) -> Result<(Recorder, Overlay), String> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|e| format!("can't make the folder {}: {e}", folder.display()))?;
     }
     let recorder = Recorder::create(path, info).map_err(|error| chain(&error))?;
-    Ok((recorder, Overlay::new()))
+    Ok((recorder, Overlay::new(marks)))
 }
 
 fn write(
     mut recorder: Recorder,
     mut overlay: Overlay,
+    scenario: &ScenarioId,
     mut queue: mpsc::Receiver<Order>,
     draft: &Path,
     path: &Path,
@@ -108,6 +115,7 @@ fn write(
         match order {
             Order::Draw(mut frame, detections) => {
                 overlay.draw(&mut frame.picture, &detections);
+                overlay.caption(&mut frame.picture, &caption(scenario, frame.captured_at, frame.pts_ms));
                 recorder.push(&frame.picture, frame.pts_ms).map_err(|error| chain(&error))?;
             }
             Order::Finish => {

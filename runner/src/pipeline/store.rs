@@ -202,9 +202,9 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// What was found in a frame; nothing if its result is so old that it was evicted. Frames are asked for in order,
-    /// and only below the stored results' end.
-    pub(super) async fn of(&mut self, frame: u64) -> Result<Vec<Detection>, StoreError> {
+    /// What was found in a frame; `None` if it was not analysed, or its result is so old that it was evicted. Frames are asked
+    /// for in order, and only below the stored results' end.
+    pub(super) async fn of(&mut self, frame: u64) -> Result<Option<Vec<Detection>>, StoreError> {
         while !self.over {
             let result = match self.next.take() {
                 Some(result) => result,
@@ -221,11 +221,11 @@ impl Replay {
                 continue;
             }
             if result.frame == frame {
-                return Ok(result.detections);
+                return Ok(Some(result.detections));
             }
             self.next = Some(result);
             break;
         }
-        Ok(Vec::new())
+        Ok(None)
     }
 }

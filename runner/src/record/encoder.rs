@@ -1,7 +1,7 @@
 //! H.264 encoding by openh264: one picture in, one coded picture out.
 //!
 //! The encoder's own defaults are for video calls: 120 kbit/s, one key frame, frames left out when it gets tight.
-//! Here every frame comes out, a key frame comes every two seconds, and quality is held instead of a bit rate: some
+//! Here every frame comes out, key frames come as often as is asked for, and quality is held instead of a bit rate: some
 //! 0.1 bit a pixel for traffic, much less where little moves. (Every mode of the encoder that holds a bit rate does it
 //! by leaving out frames.)
 
@@ -25,11 +25,8 @@ use crate::{picture::Picture, source::SourceInfo};
 const MIN_SIDE: u32 = 16;
 const LONG_SIDE: u32 = 3840;
 const SHORT_SIDE: u32 = 2160;
-/// Seconds between key frames: how far a player is from one when somebody jumps.
-const KEY_FRAME_INTERVAL: f64 = 2.0;
-
 /// Encodes pictures of one size.
-pub(super) struct Encoder {
+pub(crate) struct Encoder {
     inner: openh264::encoder::Encoder,
     padded: Padded,
     coded: Coded,
@@ -37,15 +34,15 @@ pub(super) struct Encoder {
 
 /// A coded picture as MP4 wants it.
 #[derive(Debug)]
-pub(super) struct Coded {
+pub(crate) struct Coded {
     /// NAL units, each behind its length in four bytes, without parameter sets.
-    pub(super) data: Vec<u8>,
-    pub(super) key_frame: bool,
+    pub(crate) data: Vec<u8>,
+    pub(crate) key_frame: bool,
     /// The size in the stream: the picture's, rounded up to even.
-    pub(super) size: Size,
+    pub(crate) size: Size,
     /// Parameter sets, wherever they come with a picture.
-    pub(super) sps: Vec<u8>,
-    pub(super) pps: Vec<u8>,
+    pub(crate) sps: Vec<u8>,
+    pub(crate) pps: Vec<u8>,
 }
 
 /// Types of NAL unit (ITU-T H.264, table 7-1).
@@ -53,7 +50,8 @@ const SPS: u8 = 7;
 const PPS: u8 = 8;
 
 impl Encoder {
-    pub(super) fn new(source: &SourceInfo) -> Result<Self, RecordError> {
+    /// For pictures like a source's, with a key frame every so many seconds.
+    pub(crate) fn new(source: &SourceInfo, key_seconds: f64) -> Result<Self, RecordError> {
         let size = source.size;
         let even = Size { width: size.width.next_multiple_of(2), height: size.height.next_multiple_of(2) };
         let (short, long) = (even.width.min(even.height), even.width.max(even.height));
@@ -68,7 +66,7 @@ impl Encoder {
             .rate_control_mode(RateControlMode::Off)
             .skip_frames(false)
             .usage_type(UsageType::CameraVideoRealTime)
-            .intra_frame_period(IntraFramePeriod::from_num_frames((rate * KEY_FRAME_INTERVAL).clamp(1.0, 600.0) as u32))
+            .intra_frame_period(IntraFramePeriod::from_num_frames((rate * key_seconds).clamp(1.0, 600.0) as u32))
             // Threads would need slices; runners encode several videos at once instead.
             .num_threads(1)
             .vui(vui(source.colour));
@@ -78,8 +76,13 @@ impl Encoder {
         Ok(Self { inner, padded: Padded { size: even, luma: Vec::new() }, coded })
     }
 
+    /// Makes the next picture a key frame.
+    pub(crate) fn begin_anew(&mut self) {
+        self.inner.force_intra_frame();
+    }
+
     /// Encodes frame number `frame`, which is shown at `pts_ms`.
-    pub(super) fn encode(&mut self, picture: &Picture, frame: u64, pts_ms: f64) -> Result<&Coded, RecordError> {
+    pub(crate) fn encode(&mut self, picture: &Picture, frame: u64, pts_ms: f64) -> Result<&Coded, RecordError> {
         let failed = |source| RecordError::Encode { frame, source };
         let source = self.padded.view(picture);
         let stream = self.inner.encode_at(&source, Timestamp::from_millis(pts_ms as u64)).map_err(failed)?;

@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Seek, SeekFrom, Write},
-    num::{NonZeroU16, NonZeroU32},
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
+use kadr_shared::mp4;
 use shiguredo_mp4::{
-    TrackKind, Uint,
-    boxes::{Avc1Box, AvccBox, SampleEntry, VisualSampleEntryFields},
+    TrackKind,
+    boxes::SampleEntry,
     mux::{Mp4FileMuxer, Mp4FileMuxerOptions, Sample, estimate_maximum_moov_box_size},
 };
 
@@ -66,7 +67,8 @@ impl Mp4File {
 
     /// Writes a coded picture; [`Self::close_sample`] says later how long it is shown.
     pub(super) fn write_sample(&mut self, coded: &Coded) -> Result<(), RecordError> {
-        let entry = sample_entry(coded);
+        // Only where the picture brings its parameter sets.
+        let entry = mp4::avc1(&coded.sps, &coded.pps, coded.size);
         // Given only where it changes: each time it is given, the muxer compares.
         let changed = entry.is_some() && entry != self.entry;
         self.writer.write_all(&coded.data).map_err(|source| self.failed(source))?;
@@ -119,35 +121,4 @@ impl Mp4File {
     fn failed(&self, source: io::Error) -> RecordError {
         RecordError::Write { path: self.part.0.clone(), source }
     }
-}
-
-/// How the picture is coded, if it brings its parameter sets.
-fn sample_entry(coded: &Coded) -> Option<SampleEntry> {
-    let &[_, profile, compatibility, level, ..] = coded.sps.as_slice() else { return None };
-    let side = |length: u32| u16::try_from(length).ok();
-    Some(SampleEntry::Avc1(Avc1Box {
-        visual: VisualSampleEntryFields {
-            data_reference_index: NonZeroU16::MIN,
-            width: side(coded.size.width)?,
-            height: side(coded.size.height)?,
-            horizresolution: VisualSampleEntryFields::DEFAULT_HORIZRESOLUTION,
-            vertresolution: VisualSampleEntryFields::DEFAULT_VERTRESOLUTION,
-            frame_count: 1,
-            compressorname: [0; 32],
-            depth: VisualSampleEntryFields::DEFAULT_DEPTH,
-        },
-        avcc_box: AvccBox {
-            avc_profile_indication: profile,
-            profile_compatibility: compatibility,
-            avc_level_indication: level,
-            length_size_minus_one: Uint::new(3),
-            sps_list: vec![coded.sps.clone()],
-            pps_list: vec![coded.pps.clone()],
-            chroma_format: None,
-            bit_depth_luma_minus8: None,
-            bit_depth_chroma_minus8: None,
-            sps_ext_list: Vec::new(),
-        },
-        unknown_boxes: Vec::new(),
-    }))
 }

@@ -167,7 +167,7 @@ fn what_is_drawn_survives_the_encoder() {
     let to = folder.path().join("recorded.mp4");
     let car = Detection { class: 2, label: "car".into(), confidence: 0.87, bbox: [300.0, 100.0, 420.0, 200.0] };
     let mut source = open(&from).unwrap();
-    let mut overlay = Overlay::new();
+    let mut overlay = Overlay::default();
     let mut recorder = Recorder::create(&to, source.info()).unwrap();
     let mut drawn = Vec::new();
     while let Some(mut frame) = source.next_frame().unwrap() {

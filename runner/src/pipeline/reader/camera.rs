@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadr_shared::{
-    geometry::{InputSize, Letterbox},
-    telemetry::chain,
-};
+use kadr_shared::telemetry::chain;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
@@ -20,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Message, Read, Reader, spawn};
 use crate::{
+    live::Watchers,
     meter::{Dropped, Meter, Trouble},
-    scale::Scaler,
+    preprocess::{Preprocessor, Selection},
     source::{Access, Frame, RtspSource, Source, SourceError},
 };
 
@@ -32,29 +30,35 @@ const PAUSE_MOST: Duration = Duration::from_secs(30);
 /// After a session that has played for so long, longer than a silence takes to be noticed, the next pause is a first one.
 const STEADY: Duration = Duration::from_secs(20);
 
+/// Frames that are not analysed and wait to be shown.
+const PASSED: usize = 4;
+
 /// A camera that is to be read.
 pub(super) struct Camera {
     pub(super) access: Access,
-    pub(super) input: Option<InputSize>,
+    pub(super) selection: Selection,
     /// The number of its first frame, and when that is shown: an earlier attempt may have had others.
     pub(super) first: u64,
     pub(super) shown_from_ms: f64,
     /// Frames that may be under way at a time.
     pub(super) inflight: usize,
     pub(super) meter: Arc<Meter>,
+    /// Who wants frames that are not analysed, too.
+    pub(super) watchers: Arc<Watchers>,
 }
 
 impl Camera {
     /// Begins to read it. Does not wait for it.
-    pub(super) fn open(self) -> Result<Reader, String> {
-        let (sender, frames) = mpsc::channel(self.inflight.max(1));
+    pub(super) fn open(self, preprocessor: Preprocessor) -> Result<Reader, String> {
+        let (sender, frames) = mpsc::channel(self.inflight + PASSED);
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let runtime = Handle::current();
         let credit = Arc::new(Semaphore::new(self.inflight));
         spawn(move || {
-            let (next, shown_ms, scaler) = (self.first, self.shown_from_ms, Scaler::new());
-            Thread { camera: self, runtime, stop, frames: sender, credit, scaler, next, began: None, shown_ms }.run();
+            let (next, shown_ms) = (self.first, self.shown_from_ms);
+            Thread { camera: self, runtime, stop, frames: sender, credit, preprocessor, next, began: None, shown_ms }
+                .run();
         })?;
         Ok(Reader { info: None, frames, _stop: Some(guard) })
     }
@@ -66,7 +70,7 @@ struct Thread {
     stop: CancellationToken,
     frames: mpsc::Sender<Message>,
     credit: Arc<Semaphore>,
-    scaler: Scaler,
+    preprocessor: Preprocessor,
     /// The next frame's number. Those that are dropped have one, too.
     next: u64,
     /// When the first frame came.
@@ -144,18 +148,29 @@ impl Thread {
 
     fn offer(&mut self, frame: Frame) -> Result<(), Unwanted> {
         self.camera.meter.seen();
+        if !self.camera.selection.takes(&frame) {
+            self.pass(frame);
+            return Ok(());
+        }
         let Ok(credit) = self.credit.clone().try_acquire_owned() else {
             self.camera.meter.dropped(Dropped::Busy);
+            self.pass(frame);
             return Ok(());
         };
-        let size = frame.picture.size();
-        let fit = Letterbox::fit(size, self.camera.input.unwrap_or_else(|| InputSize::fitting(size)));
-        match self.scaler.letterbox(&frame.picture, &fit) {
-            Ok(body) => {
-                let read = Read { frame, fit, body: Some(body.into()), credit: Some(credit) };
+        match self.preprocessor.prepare(&frame.picture) {
+            Ok(seen) => {
+                let read = Read { frame, seen: Some(seen), credit: Some(credit) };
                 self.say(Message::Frame(Box::new(read)))
             }
             Err(error) => self.say(Message::Refused(chain(&error))),
+        }
+    }
+
+    /// A frame that is not analysed goes to those who look on, if there is room.
+    fn pass(&self, frame: Frame) {
+        if self.camera.watchers.any() {
+            // It is one of many, and nobody waits for it.
+            let _ = self.frames.try_send(Message::Passed(Box::new(frame)));
         }
     }
 

@@ -1,16 +1,13 @@
 //! Reads a file: every frame, as fast as they are taken.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kadr_shared::{
-    geometry::{InputSize, Letterbox},
-    telemetry::chain,
-};
+use kadr_shared::telemetry::chain;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Message, Read, Reader, spawn};
 use crate::{
-    scale::Scaler,
+    preprocess::{Preprocessor, Selection},
     source::{self, SourceInfo},
 };
 
@@ -20,10 +17,15 @@ const AHEAD: usize = 2;
 type Opened = oneshot::Sender<Result<SourceInfo, String>>;
 
 /// Opens a file and begins to read it. Frames below `stored` are not scaled. The error is for people.
-pub(super) async fn open(path: PathBuf, input: Option<InputSize>, stored: u64) -> Result<Reader, String> {
+pub(super) async fn open(
+    path: PathBuf,
+    preprocessor: Preprocessor,
+    selection: Selection,
+    stored: u64,
+) -> Result<Reader, String> {
     let (opened, info) = oneshot::channel();
     let (sender, frames) = mpsc::channel(AHEAD);
-    spawn(move || read(&path, input, stored, opened, &sender))?;
+    spawn(move || read(&path, preprocessor, selection, stored, opened, &sender))?;
     match info.await {
         Ok(Ok(info)) => Ok(Reader { info: Some(info), frames, _stop: None }),
         Ok(Err(error)) => Err(error),
@@ -31,29 +33,41 @@ pub(super) async fn open(path: PathBuf, input: Option<InputSize>, stored: u64) -
     }
 }
 
-fn read(path: &std::path::Path, input: Option<InputSize>, stored: u64, opened: Opened, frames: &mpsc::Sender<Message>) {
-    let mut source = match source::open(path) {
+fn read(
+    path: &Path,
+    mut preprocessor: Preprocessor,
+    mut selection: Selection,
+    stored: u64,
+    opened: Opened,
+    frames: &mpsc::Sender<Message>,
+) {
+    // What can't be prepared at all is told before anything begins.
+    let source = source::open(path).map_err(|error| chain(&error)).and_then(|source| {
+        preprocessor.seen(source.info().size).map_err(|error| chain(&error))?;
+        Ok(source)
+    });
+    let mut source = match source {
         Ok(source) => source,
         Err(error) => {
             // Whoever asked may have been cancelled: then nobody wants to know.
-            let _ = opened.send(Err(chain(&error)));
+            let _ = opened.send(Err(error));
             return;
         }
     };
-    let info = source.info().clone();
-    let fit = Letterbox::fit(info.size, input.unwrap_or_else(|| InputSize::fitting(info.size)));
-    if opened.send(Ok(info)).is_err() {
+    if opened.send(Ok(source.info().clone())).is_err() {
         return;
     }
-    let mut scaler = Scaler::new();
     loop {
-        let read = |frame, body| Message::Frame(Box::new(Read { frame, fit, body, credit: None }));
+        let read = |frame, seen| Message::Frame(Box::new(Read { frame, seen, credit: None }));
         let message = match source.next_frame() {
-            Ok(Some(frame)) if frame.number < stored => read(frame, None),
-            Ok(Some(frame)) => match scaler.letterbox(&frame.picture, &fit) {
-                Ok(body) => read(frame, Some(body.into())),
-                Err(error) => Message::End(Some(chain(&error))),
-            },
+            Ok(Some(frame)) => {
+                // Asked for each frame, since some choices follow from the frame before.
+                let wanted = selection.takes(&frame) && frame.number >= stored;
+                match wanted.then(|| preprocessor.prepare(&frame.picture)).transpose() {
+                    Ok(seen) => read(frame, seen),
+                    Err(error) => Message::End(Some(chain(&error))),
+                }
+            }
             Ok(None) => Message::End(None),
             Err(error) => Message::End(Some(chain(&error))),
         };

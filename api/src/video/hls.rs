@@ -1,0 +1,164 @@
+//! HTTP Live Streaming (RFC 8216): the last seconds of a video as a playlist of segments, each from a key frame to the next.
+//!
+//! A segment's address is made of what its pictures carry, and so is its number in the list: every API makes the same list
+//! of the same pictures, and a player may ask one for the list and another for the segments.
+
+use std::{fmt::Write, sync::Arc};
+
+use kadr_shared::message::video::AccessUnit;
+
+use super::fmp4::{self, PackError};
+
+/// Segments in a playlist, at most.
+const LISTED: usize = 8;
+
+/// The pictures of one segment, whole.
+struct Segment<'a> {
+    units: &'a [Arc<AccessUnit>],
+    /// When the next one begins, in ticks.
+    end: u64,
+}
+
+impl Segment<'_> {
+    fn seconds(&self) -> f64 {
+        let begin = self.units.first().map_or(self.end, |unit| fmp4::ticks(unit.pts_ms));
+        self.end.saturating_sub(begin) as f64 / f64::from(fmp4::TIMESCALE.get())
+    }
+
+    fn is(&self, stream: u64, group: u64) -> bool {
+        self.units.first().is_some_and(|unit| unit.stream == stream && unit.group == group)
+    }
+}
+
+/// The whole segments among these pictures: those behind which another key frame has come.
+fn segments(units: &[Arc<AccessUnit>]) -> Vec<Segment<'_>> {
+    let keys: Vec<usize> = units.iter().enumerate().filter(|(_, unit)| unit.key).map(|(at, _)| at).collect();
+    let bounds = keys.iter().zip(keys.iter().skip(1));
+    let whole = bounds.filter_map(|(&from, &to)| {
+        let (units, next) = (units.get(from..to)?, units.get(to)?);
+        Some(Segment { units, end: fmp4::ticks(next.pts_ms) })
+    });
+    whole.collect()
+}
+
+/// The playlist of a video; `None`: there is no whole segment yet.
+pub(crate) fn playlist(units: &[Arc<AccessUnit>]) -> Option<String> {
+    let segments = segments(units);
+    let listed = segments.get(segments.len().saturating_sub(LISTED)..)?;
+    let first = listed.first()?.units.first()?;
+    let longest = listed.iter().map(Segment::seconds).fold(1.0, f64::max).ceil();
+    let mut list = String::new();
+    let mut stream = None;
+    // Writing into a String does not fail.
+    let _ = write!(
+        list,
+        "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{longest}\n#EXT-X-MEDIA-SEQUENCE:{}\n\
+         #EXT-X-INDEPENDENT-SEGMENTS\n",
+        first.group
+    );
+    for segment in listed {
+        let Some(unit) = segment.units.first() else { continue };
+        let AccessUnit { stream: of, group, captured_at, .. } = **unit;
+        if stream != Some(of) {
+            if stream.is_some() {
+                list.push_str("#EXT-X-DISCONTINUITY\n");
+            }
+            let _ = writeln!(list, "#EXT-X-MAP:URI=\"live/{of}.mp4\"");
+            stream = Some(of);
+        }
+        let seconds = segment.seconds();
+        let _ = write!(list, "#EXT-X-PROGRAM-DATE-TIME:{captured_at}\n#EXTINF:{seconds:.3},\nlive/{of}-{group}.m4s\n");
+    }
+    Some(list)
+}
+
+/// A part of a video, as its address names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// `{stream}.mp4`
+    Beginning { stream: u64 },
+    /// `{stream}-{group}.m4s`
+    Segment { stream: u64, group: u64 },
+}
+
+impl Part {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        match name.strip_suffix(".mp4") {
+            Some(stream) => Some(Self::Beginning { stream: stream.parse().ok()? }),
+            None => {
+                let (stream, group) = name.strip_suffix(".m4s")?.split_once('-')?;
+                Some(Self::Segment { stream: stream.parse().ok()?, group: group.parse().ok()? })
+            }
+        }
+    }
+
+    /// Its bytes, if its pictures are (still) among these.
+    pub(crate) fn pack(self, units: &[Arc<AccessUnit>]) -> Option<Result<Vec<u8>, PackError>> {
+        match self {
+            Self::Beginning { stream } => {
+                units.iter().find(|unit| unit.key && unit.stream == stream).map(|key| fmp4::beginning(key))
+            }
+            Self::Segment { stream, group } => {
+                let segments = segments(units);
+                let segment = segments.iter().find(|segment| segment.is(stream, group))?;
+                // A fragment's number only has to go up.
+                let number = u32::try_from(group % u64::from(u32::MAX)).unwrap_or_default();
+                Some(fmp4::fragment(segment.units, number, segment.end))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kadr_shared::{id::RunId, message::video::push_nal, time::Timestamp};
+
+    use super::*;
+
+    fn unit(stream: u64, group: u64, pts_ms: f64, key: bool) -> Arc<AccessUnit> {
+        let mut body = Vec::new();
+        if key {
+            [&[0x67, 0x42, 0xc0, 0x1f, 9][..], &[0x68, 4]].iter().for_each(|nal| push_nal(&mut body, nal));
+        }
+        push_nal(&mut body, &[if key { 0x65 } else { 0x41 }, 5, 6]);
+        let size = "64x64".parse().unwrap();
+        let (run, captured_at) = (RunId::from_u128(1), Timestamp::from_millis(0));
+        Arc::new(AccessUnit { run, stream, group, key, pts_ms, captured_at, size, body: body.into() })
+    }
+
+    fn video() -> Vec<Arc<AccessUnit>> {
+        let groups = [(5, 7, 0.0), (5, 8, 1000.0), (6, 9, 2500.0), (6, 10, 3500.0)];
+        let units =
+            groups.map(|(stream, group, at)| [unit(stream, group, at, true), unit(stream, group, at + 500.0, false)]);
+        units.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn a_list_names_whole_segments_and_where_another_encoder_begins() {
+        let list = playlist(&video()).unwrap();
+        let time = Timestamp::from_millis(0);
+        let wanted = format!(
+            "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-INDEPENDENT-SEGMENTS\n\
+             #EXT-X-MAP:URI=\"live/5.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/5-7.m4s\n\
+             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.500,\nlive/5-8.m4s\n#EXT-X-DISCONTINUITY\n\
+             #EXT-X-MAP:URI=\"live/6.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/6-9.m4s\n"
+        );
+        assert_eq!(list, wanted);
+        assert_eq!(playlist(&video()[..2]), None);
+    }
+
+    #[test]
+    fn what_is_listed_can_be_had() {
+        let video = video();
+        for line in playlist(&video).unwrap().lines().filter(|line| line.starts_with("live/")) {
+            let part = Part::parse(line.trim_start_matches("live/")).unwrap();
+            let bytes = part.pack(&video).unwrap().unwrap();
+            assert_eq!(&bytes[4..8], b"moof", "{line}");
+        }
+        assert_eq!(&Part::Beginning { stream: 6 }.pack(&video).unwrap().unwrap()[4..8], b"ftyp");
+        assert!(Part::Segment { stream: 6, group: 10 }.pack(&video).is_none(), "not whole yet");
+        for bad in ["", "5", "5.m4s", "x-1.m4s", "-1.mp4", "../5.mp4"] {
+            assert_eq!(Part::parse(bad), None, "{bad}");
+        }
+    }
+}

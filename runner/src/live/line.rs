@@ -1,0 +1,209 @@
+//! Frames that wait to be shown, in their order, each until it is known what to draw on it. Pure: the time is given.
+//!
+//! A frame that is analysed waits for its result, a live one not for ever; one that is not is shown with what was found around
+//! it.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use kadr_shared::{message::detection::Detection, settings::Between};
+
+use super::between::between;
+use crate::source::Frame;
+
+/// What was found is shown on later frames for so long, in milliseconds of the video: objects move on.
+const HELD_MS: f64 = 2_000.0;
+
+/// Frames on their way to the screen.
+pub(super) struct Line {
+    /// How long a frame waits for what to draw; `None`: until it comes.
+    patience: Option<Duration>,
+    between: Between,
+    waiting: VecDeque<Waiting>,
+    /// What was found last before the first one that waits.
+    before: Option<Found>,
+}
+
+struct Waiting {
+    frame: Frame,
+    came: Instant,
+    result: Result,
+}
+
+enum Result {
+    Coming,
+    /// It was not analysed, or in vain.
+    None,
+    Found(Vec<Detection>),
+}
+
+struct Found {
+    number: u64,
+    pts_ms: f64,
+    detections: Vec<Detection>,
+}
+
+impl Line {
+    pub(super) const fn new(patience: Option<Duration>, between: Between) -> Self {
+        Self { patience, between, waiting: VecDeque::new(), before: None }
+    }
+
+    /// The next frame; `analysed`: a result of it will come.
+    pub(super) fn enter(&mut self, frame: Frame, analysed: bool, came: Instant) {
+        let result = if analysed { Result::Coming } else { Result::None };
+        self.waiting.push_back(Waiting { frame, came, result });
+    }
+
+    pub(super) fn found(&mut self, number: u64, pts_ms: f64, detections: Vec<Detection>) {
+        match self.waiting.iter_mut().find(|waiting| waiting.frame.number == number) {
+            Some(waiting) => waiting.result = Result::Found(detections),
+            // It was shown without: what was found holds for those behind it.
+            None if self.before.as_ref().is_none_or(|before| before.number < number) => {
+                self.before = Some(Found { number, pts_ms, detections });
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn lost(&mut self, number: u64) {
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.frame.number == number) {
+            waiting.result = Result::None;
+        }
+    }
+
+    /// When the first frame is shown at the latest.
+    pub(super) fn due(&self) -> Option<Instant> {
+        Some(self.waiting.front()?.came + self.patience?)
+    }
+
+    /// The next frame that is to be shown now, and what is drawn on it.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Frame, Vec<Detection>)> {
+        let overdue = self.due().is_some_and(|due| due <= now);
+        let Waiting { frame, result, .. } = self.waiting.front()?;
+        let detections = match result {
+            Result::Found(_) => Vec::new(),
+            Result::Coming if overdue => self.held(frame.pts_ms),
+            Result::Coming => return None,
+            Result::None if self.between == Between::Hold => self.held(frame.pts_ms),
+            Result::None => match self.after() {
+                After::Found(pts_ms, detections) => self.moved(frame.pts_ms, pts_ms, detections),
+                After::Coming if !overdue => return None,
+                After::Coming | After::Nothing => self.held(frame.pts_ms),
+            },
+        };
+        let Waiting { frame, result, .. } = self.waiting.pop_front()?;
+        match result {
+            Result::Found(found) => {
+                self.before = Some(Found { number: frame.number, pts_ms: frame.pts_ms, detections: found.clone() });
+                Some((frame, found))
+            }
+            Result::Coming | Result::None => Some((frame, detections)),
+        }
+    }
+
+    fn held(&self, pts_ms: f64) -> Vec<Detection> {
+        let recent = self.before.as_ref().filter(|before| pts_ms - before.pts_ms <= HELD_MS);
+        recent.map_or(Vec::new(), |before| before.detections.clone())
+    }
+
+    /// What the next frame that is analysed gives, behind the first one.
+    fn after(&self) -> After<'_> {
+        let later = self.waiting.iter().skip(1).find_map(|waiting| match &waiting.result {
+            Result::Found(detections) => Some(After::Found(waiting.frame.pts_ms, detections)),
+            Result::Coming => Some(After::Coming),
+            Result::None => None,
+        });
+        // Of a live source there will be one; a file's frames are all analysed.
+        later.unwrap_or(if self.patience.is_some() { After::Coming } else { After::Nothing })
+    }
+
+    fn moved(&self, at_ms: f64, after_ms: f64, after: &[Detection]) -> Vec<Detection> {
+        match &self.before {
+            Some(before) if after_ms > before.pts_ms && at_ms - before.pts_ms <= HELD_MS => {
+                let part = ((at_ms - before.pts_ms) / (after_ms - before.pts_ms)).clamp(0.0, 1.0);
+                between(&before.detections, after, part as f32)
+            }
+            _ => self.held(at_ms),
+        }
+    }
+}
+
+enum After<'a> {
+    Found(f64, &'a [Detection]),
+    Coming,
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use kadr_shared::{geometry::Size, message::frame::Colour};
+
+    use super::*;
+    use crate::picture::Picture;
+
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    fn frame(number: u64) -> Frame {
+        let picture = Picture::uniform(Size { width: 2, height: 2 }, Colour::default(), [0; 3]).unwrap();
+        Frame { number, pts_ms: number as f64 * 40.0, captured_at: None, picture }
+    }
+
+    fn car(left: f32) -> Vec<Detection> {
+        vec![Detection { class: 2, label: "car".into(), confidence: 0.5, bbox: [left, 0.0, left + 100.0, 50.0] }]
+    }
+
+    /// The numbers and left edges of what is shown now.
+    fn shown(line: &mut Line, now: Instant) -> Vec<(u64, Option<f32>)> {
+        let left = |detections: Vec<Detection>| detections.first().map(|found| found.bbox[0]);
+        std::iter::from_fn(|| line.next(now)).map(|(frame, found)| (frame.number, left(found))).collect()
+    }
+
+    #[test]
+    fn frames_between_show_what_was_found_before_them() {
+        let (mut line, now) = (Line::new(Some(PATIENCE), Between::Hold), Instant::now());
+        (0..4).for_each(|number| line.enter(frame(number), number % 2 == 0, now));
+        assert_eq!(shown(&mut line, now), []);
+        line.found(0, 0.0, car(10.0));
+        assert_eq!(shown(&mut line, now), [(0, Some(10.0)), (1, Some(10.0))]);
+        line.found(2, 80.0, car(20.0));
+        assert_eq!(shown(&mut line, now), [(2, Some(20.0)), (3, Some(20.0))]);
+        line.enter(frame(4), true, now);
+        line.lost(4);
+        assert_eq!(shown(&mut line, now), [(4, Some(20.0))], "in vain");
+        line.enter(frame(80), false, now);
+        assert_eq!(shown(&mut line, now), [(80, None)], "too long ago");
+    }
+
+    #[test]
+    fn a_live_frame_does_not_wait_for_ever_and_a_files_does() {
+        let now = Instant::now();
+        let mut line = Line::new(Some(PATIENCE), Between::Hold);
+        line.enter(frame(0), true, now);
+        line.enter(frame(1), false, now);
+        assert_eq!(line.due(), Some(now + PATIENCE));
+        assert_eq!(shown(&mut line, now + PATIENCE), [(0, None), (1, None)]);
+        line.found(0, 0.0, car(10.0));
+        line.enter(frame(2), false, now);
+        assert_eq!(shown(&mut line, now), [(2, Some(10.0))], "late, but not in vain");
+
+        let mut file = Line::new(None, Between::Hold);
+        file.enter(frame(0), true, now);
+        assert_eq!((file.due(), shown(&mut file, now + 100 * PATIENCE)), (None, vec![]));
+    }
+
+    #[test]
+    fn boxes_move_from_one_result_to_the_next() {
+        let (mut line, now) = (Line::new(Some(PATIENCE), Between::Interpolate), Instant::now());
+        (0..5).for_each(|number| line.enter(frame(number), number % 4 == 0, now));
+        line.found(0, 0.0, car(10.0));
+        assert_eq!(shown(&mut line, now), [(0, Some(10.0))], "the others wait");
+        line.found(4, 160.0, car(50.0));
+        let moved = [(1, Some(20.0)), (2, Some(30.0)), (3, Some(40.0)), (4, Some(50.0))];
+        assert_eq!(shown(&mut line, now), moved);
+        line.enter(frame(5), false, now);
+        assert_eq!(shown(&mut line, now), []);
+        assert_eq!(shown(&mut line, now + PATIENCE), [(5, Some(50.0))]);
+    }
+}

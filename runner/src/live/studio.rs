@@ -1,0 +1,214 @@
+//! Draws, codes and publishes, in a thread of its own: what takes time is not the pipeline's.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use kadr_shared::{
+    geometry::Size,
+    message::{
+        detection::Detection,
+        frame::Colour,
+        video::{AccessUnit, push_nal},
+    },
+    nats::Nats,
+    subjects,
+    telemetry::chain,
+    time::Timestamp,
+};
+use tokio::{runtime::Handle, time::timeout};
+use tracing::{debug, warn};
+
+use super::{About, Numbers, PATIENCE, jpeg::jpeg, line::Line, watch::Watchers};
+use crate::{
+    overlay::{Overlay, caption},
+    record::encoder::Encoder,
+    source::{Frame, FrameRate, SourceInfo},
+};
+
+/// Between key frames: a segment of HLS begins with each.
+const KEY_EVERY_MS: f64 = 1_000.0;
+/// The first one is followed sooner, so that players of segments have one soon.
+const FIRST_KEY_AFTER_MS: f64 = 400.0;
+/// A picture that can't be handed over for so long is left out.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the studio is told.
+pub(super) enum Order {
+    Frame { frame: Frame, analysed: bool, came: Instant },
+    Found { number: u64, pts_ms: f64, detections: Vec<Detection> },
+    Lost { number: u64 },
+}
+
+pub(super) struct Studio {
+    about: About,
+    nats: Nats,
+    runtime: Handle,
+    watchers: Arc<Watchers>,
+    numbers: Arc<Numbers>,
+    /// Frames among the orders.
+    frames: Arc<AtomicUsize>,
+    line: Line,
+    overlay: Overlay,
+    coder: Option<Coder>,
+    /// Told once, not with each picture.
+    failed: bool,
+}
+
+/// An encoder for pictures of one kind.
+struct Coder {
+    encoder: Encoder,
+    size: Size,
+    colour: Colour,
+    stream: u64,
+    group: u64,
+    /// When the last key frame is shown, and after how long the next one is due.
+    key_ms: Option<f64>,
+    key_after_ms: f64,
+    frames: u64,
+}
+
+impl Studio {
+    pub(super) fn new(
+        about: About,
+        nats: Nats,
+        runtime: Handle,
+        watchers: Arc<Watchers>,
+        numbers: Arc<Numbers>,
+        frames: Arc<AtomicUsize>,
+    ) -> Self {
+        let line = Line::new(about.live.then_some(PATIENCE), about.overlay.between);
+        let overlay = Overlay::new(about.overlay);
+        Self { about, nats, runtime, watchers, numbers, frames, line, overlay, coder: None, failed: false }
+    }
+
+    /// Until there are no more orders.
+    pub(super) fn work(mut self, orders: &Receiver<Order>) {
+        loop {
+            let order = match self.line.due() {
+                Some(due) => match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                    Ok(order) => Some(order),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+                None => match orders.recv() {
+                    Ok(order) => Some(order),
+                    Err(_) => return,
+                },
+            };
+            match order {
+                Some(Order::Frame { frame, analysed, came }) => self.line.enter(frame, analysed, came),
+                Some(Order::Found { number, pts_ms, detections }) => self.line.found(number, pts_ms, detections),
+                Some(Order::Lost { number }) => self.line.lost(number),
+                None => {}
+            }
+            while let Some((frame, detections)) = self.line.next(Instant::now()) {
+                self.show(frame, &detections);
+                self.frames.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn show(&mut self, mut frame: Frame, detections: &[Detection]) {
+        let (video, images) = (self.watchers.video(), self.watchers.images());
+        if !video && !images {
+            return;
+        }
+        self.overlay.draw(&mut frame.picture, detections);
+        let line = caption(&self.about.scenario, frame.captured_at, frame.pts_ms);
+        self.overlay.caption(&mut frame.picture, &line);
+        if video {
+            match self.code(&frame) {
+                Ok(unit) => {
+                    self.failed = false;
+                    let subject = subjects::video(&self.about.scenario);
+                    let publishing = self.nats.client.publish_with_headers(subject, unit.headers(), unit.body);
+                    self.hand_over(publishing);
+                }
+                Err(error) => {
+                    self.coder = None;
+                    if !std::mem::replace(&mut self.failed, true) {
+                        warn!(scenario = %self.about.scenario, error, "live video can't be made");
+                    }
+                }
+            }
+        } else {
+            self.coder = None;
+        }
+        if images {
+            match jpeg(&frame.picture) {
+                Ok(image) => {
+                    let subject = subjects::images(&self.about.scenario);
+                    self.hand_over(self.nats.client.publish(subject, image.into()));
+                }
+                Err(error) => debug!(scenario = %self.about.scenario, error = chain(&error), "an image can't be made"),
+            }
+        }
+    }
+
+    fn hand_over<E>(&self, publishing: impl Future<Output = Result<(), E>>) {
+        // A timer needs the runtime around it.
+        let handed = self.runtime.block_on(async { timeout(PUBLISH_TIMEOUT, publishing).await });
+        if !matches!(handed, Ok(Ok(()))) {
+            debug!(scenario = %self.about.scenario, "a picture of live video could not be sent");
+        }
+    }
+
+    fn code(&mut self, frame: &Frame) -> Result<AccessUnit, String> {
+        let (size, colour) = (frame.picture.size(), frame.picture.colour());
+        if self.coder.as_ref().is_none_or(|coder| coder.size != size || coder.colour != colour) {
+            let info =
+                SourceInfo { size, frame_rate: FrameRate::DEFAULT, timescale: NonZeroU32::MIN, frames: None, colour };
+            // Key frames come by the clock of the video, whatever its rate.
+            let encoder = Encoder::new(&info, f64::INFINITY).map_err(|error| chain(&error))?;
+            // By the clock, so that those of another runner, or of another attempt, are others and higher.
+            let now = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
+            let stream = next(&self.numbers.stream, now);
+            let group = next(&self.numbers.group, now / 1000) - 1;
+            let key_after_ms = FIRST_KEY_AFTER_MS;
+            self.coder = Some(Coder { encoder, size, colour, stream, group, key_ms: None, key_after_ms, frames: 0 });
+        }
+        let wanted = self.watchers.take_key();
+        let Some(coder) = &mut self.coder else { return Err("there is no encoder".to_owned()) };
+        let due = coder.key_ms.is_some_and(|key_ms| frame.pts_ms - key_ms >= coder.key_after_ms);
+        if due || wanted {
+            coder.encoder.begin_anew();
+        }
+        let coded = coder.encoder.encode(&frame.picture, coder.frames, frame.pts_ms).map_err(|error| chain(&error))?;
+        coder.frames += 1;
+        let mut body = Vec::with_capacity(coded.data.len() + 64);
+        if coded.key_frame {
+            push_nal(&mut body, &coded.sps);
+            push_nal(&mut body, &coded.pps);
+            coder.group += 1;
+            if coder.key_ms.replace(frame.pts_ms).is_some() {
+                coder.key_after_ms = KEY_EVERY_MS;
+            }
+            self.numbers.group.store(coder.group, Ordering::Relaxed);
+        }
+        body.extend_from_slice(&coded.data);
+        Ok(AccessUnit {
+            run: self.about.run,
+            stream: coder.stream,
+            group: coder.group,
+            key: coded.key_frame,
+            pts_ms: frame.pts_ms,
+            captured_at: frame.captured_at.unwrap_or_else(Timestamp::now),
+            size: coded.size,
+            body: body.into(),
+        })
+    }
+}
+
+/// One more than the last, and at least `least`.
+fn next(number: &AtomicU64, least: u64) -> u64 {
+    let next = (number.load(Ordering::Relaxed) + 1).max(least);
+    number.store(next, Ordering::Relaxed);
+    next
+}
