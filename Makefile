@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 BENCH ?=
 PROFILE ?=
-.PHONY: help demo up test golden chaos chaos-short sanitize bench-core bench-inference bench-pipeline setup deps nats clip fmt lint
+.PHONY: help demo up test golden chaos chaos-short sanitize bench-core bench-inference bench-live bench-pipeline setup deps nats clip fmt lint
 
 # Where reference data lies beside the checkout, the tests and the demo find it. What the environment says wins.
 ifneq ($(wildcard ../shared/golden),)
@@ -89,6 +89,10 @@ bench-inference: deps ## measure the network beside its peers, as lines of JSON,
 bench-pipeline: deps nats $(if $(KADR_FIXTURES),,clip) ## measure the whole way of a clip beside its peers, as lines of JSON: [CLIP=path]
 	@scripts/peers.sh || true
 	@cargo bench --locked -p kadr --bench pipeline -- $(if $(filter file,$(origin CLIP)),,"$(CLIP)")
+
+bench-live: deps nats ## measure cameras and live video, as lines of JSON: [BENCH="glass idle cameras"] or BENCH=soak [MINUTES=n]
+	@test -n "$(KADR_FIXTURES)" || { echo 'kadr: set KADR_FIXTURES to the folder of reference data' >&2; exit 1; }
+	@cargo bench --locked -p kadr --bench live -- $(BENCH)
 
 setup: deps nats clip ## all that make demo sets up: NATS server, clip, weights
 	cargo build --locked -p kadr

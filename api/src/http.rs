@@ -8,6 +8,7 @@ mod events;
 mod health;
 mod middleware;
 mod params;
+mod recordings;
 mod scenarios;
 mod video;
 
@@ -18,7 +19,7 @@ use poem::{Endpoint, IntoEndpoint, IntoResponse, Route, get, handler, web::Redir
 use poem_openapi::{OpenApiService, Tags};
 use tokio::sync::watch;
 
-use self::{events::EventsApi, health::HealthApi, scenarios::ScenariosApi, video::VideoApi};
+use self::{events::EventsApi, health::HealthApi, recordings::RecordingsApi, scenarios::ScenariosApi, video::VideoApi};
 use crate::{
     commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel,
     video::Hub,
@@ -78,6 +79,7 @@ pub(crate) fn endpoint(services: Services) -> impl Endpoint {
         ScenariosApi { services: Arc::clone(&services) },
         EventsApi { services: Arc::clone(&services) },
         VideoApi { services: Arc::clone(&services) },
+        RecordingsApi { services: Arc::clone(&services) },
         HealthApi { services },
     );
     let api = OpenApiService::new(api, "kadr", env!("CARGO_PKG_VERSION")).description(DESCRIPTION);

@@ -17,6 +17,7 @@
 //! | `read_model` | the tables, in SQLite or PostgreSQL: opening, reading, writing |
 //! | `place` | where the tables are, as a user writes it |
 //! | `live` | the runners' numbers of this moment, in memory only |
+//! | `recordings` | what was recorded, as clips |
 //! | `video` | live video, read once for all viewers and packed for players |
 
 mod body;
@@ -29,6 +30,7 @@ mod place;
 mod problem;
 mod projection;
 mod read_model;
+mod recordings;
 mod service;
 mod storage;
 mod time_travel;

@@ -9,6 +9,7 @@
 //! | `pipeline` | sending with credit, collecting, ordering, storing |
 //! | [`overlay`], [`record`] | results drawn on the full frame, written as MP4 |
 //! | `live` | the same, coded for whoever looks on |
+//! | `archive` | a camera's recording, annotated or as it came |
 //!
 //! And around it: `service` competes for starts (`starts`, evened out by `peers`), `attempt` obeys the log (`follow`),
 //! `facts` reports, `board` shows signs of life as long as the `lease` holds, with each scenario's numbers (`meter`), `workers`
@@ -16,6 +17,7 @@
 //!
 //! No model is ever loaded here, and nothing is decided: a runner claims, reports and lets go.
 
+mod archive;
 mod attempt;
 mod board;
 mod erase;

@@ -23,14 +23,14 @@ use kadr_shared::{
     id::{RunId, ScenarioId},
     message::detection::Detection,
     nats::Nats,
-    settings,
+    settings::{self, Record},
 };
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use self::studio::{Order, Studio};
 pub(crate) use self::{between::between, watch::Watchers};
-use crate::source::Frame;
+use crate::{archive::Archive, meter::Meter, source::Frame};
 
 /// Frames that wait to be drawn and coded. More would be shown too late.
 const FRAMES: usize = 12;
@@ -47,6 +47,8 @@ pub(crate) struct About {
     pub(crate) overlay: settings::Overlay,
     /// Frames come at their own pace, and are shown in time; else each waits for its result.
     pub(crate) live: bool,
+    /// The video is recorded, whether somebody looks on or not.
+    pub(crate) record: Option<Record>,
 }
 
 /// The numbers that videos of one run go by; they never go back.
@@ -63,6 +65,7 @@ pub(crate) struct Live {
     watchers: Arc<Watchers>,
     numbers: Arc<Numbers>,
     studio: Option<Open>,
+    meter: Arc<Meter>,
 }
 
 /// A studio that works.
@@ -74,9 +77,9 @@ struct Open {
 
 impl Live {
     /// Begins to listen for viewers.
-    pub(crate) fn open(nats: Nats, about: About) -> Self {
-        let watchers = Watchers::listen(nats.clone(), &about.scenario);
-        Self { about, nats, watchers, numbers: Arc::default(), studio: None }
+    pub(crate) fn open(nats: Nats, about: About, meter: Arc<Meter>) -> Self {
+        let watchers = Watchers::listen(nats.clone(), &about.scenario, about.record.is_some());
+        Self { about, nats, watchers, numbers: Arc::default(), studio: None, meter }
     }
 
     /// Who looks on, for those who have frames that would not come here otherwise.
@@ -141,6 +144,9 @@ impl Live {
             self.watchers.clone(),
             self.numbers.clone(),
             frames.clone(),
+            self.about.record.map(|record| {
+                Archive::open(self.nats.clone(), self.about.scenario.clone(), record, self.meter.clone())
+            }),
         );
         let built = std::thread::Builder::new().name("kadr-live".into()).spawn(move || studio.work(&queue));
         match built {

@@ -64,6 +64,7 @@ pub(crate) enum Trouble {
     Storing,
     Reporting,
     Queueing,
+    Recording,
 }
 
 impl Meter {

@@ -27,7 +27,7 @@ use kadr_shared::{
         frame::FrameHeader,
     },
     nats::Nats,
-    settings::Between,
+    settings::{Between, Recorded},
     subjects::{self, FrameClass},
     time::Timestamp,
 };
@@ -166,9 +166,10 @@ impl Pipeline {
         let stored_before = store.frames();
         let live = job.settings.source.url.is_live();
         let class = if live { FrameClass::Live } else { FrameClass::Batch };
-        let overlay = job.settings.outputs.overlay;
-        let about = About { scenario: job.scenario.clone(), run: job.run, overlay, live };
-        let video = Live::open(nats.clone(), about);
+        let (overlay, record) = (job.settings.outputs.overlay, job.settings.outputs.record);
+        let record = record.filter(|record| record.what == Recorded::Annotated);
+        let about = About { scenario: job.scenario.clone(), run: job.run, overlay, live, record };
+        let video = Live::open(nats.clone(), about, meter.clone());
         let reader = reader::open(&job, &nats, &store, &meter, video.watchers()).await?;
         let sink = match &reader.info {
             Some(info) => Sink::open(job.video.clone(), job.fence, job.scenario.clone(), overlay, info)

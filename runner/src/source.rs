@@ -37,6 +37,25 @@ pub trait Source: Send {
     /// missing ([`SourceError::Truncated`], [`SourceError::Incomplete`]). After any error there are no more frames.
     /// A camera has no last frame: it ends with an error.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
+
+    /// What came since the last call, as it came: of cameras that send H.264, if they were asked to keep it
+    /// ([`Access::keep_coded`]).
+    fn take_coded(&mut self) -> Vec<Coded> {
+        Vec::new()
+    }
+}
+
+/// A picture as a camera coded it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coded {
+    /// When it is shown, in milliseconds after the first frame.
+    pub pts_ms: f64,
+    pub captured_at: Timestamp,
+    /// Others can follow on it alone.
+    pub key: bool,
+    pub size: Size,
+    /// NAL units, each behind its length in four bytes; a key frame's begins with its parameter sets.
+    pub data: Vec<u8>,
 }
 
 /// What is known of a source before its first frame.

@@ -102,6 +102,11 @@ impl Problems for ListProblems {
 }
 
 pub(super) struct VideoProblems;
+pub(super) struct RecordingProblems;
+
+impl Problems for RecordingProblems {
+    const NAMES: &'static [ProblemName] = &[ProblemName::BadRequest, ProblemName::NotFound, ProblemName::Unavailable];
+}
 
 impl Problems for VideoProblems {
     const NAMES: &'static [ProblemName] =

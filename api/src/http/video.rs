@@ -67,10 +67,10 @@ fn no_store() -> String {
     "no-store".to_owned()
 }
 
-#[OpenApi(prefix_path = "/v1/scenarios/:id", tag = "Part::Video")]
+#[OpenApi(tag = "Part::Video")]
 impl VideoApi {
     /// A page that plays the video
-    #[oai(path = "/live", method = "get", operation_id = "live_page")]
+    #[oai(path = "/v1/scenarios/:id/live", method = "get", operation_id = "live_page")]
     async fn page(&self, id: Path<IdParam>) -> Result<Html<String>, Failure<VideoProblems>> {
         let Path(IdParam(id)) = id;
         self.runs(&id).await?;
@@ -80,7 +80,7 @@ impl VideoApi {
     /// The video with little delay, in one answer
     ///
     /// For Media Source Extensions, ffplay, mpv. It begins with this moment.
-    #[oai(path = "/live.mp4", method = "get", operation_id = "live_mp4")]
+    #[oai(path = "/v1/scenarios/:id/live.mp4", method = "get", operation_id = "live_mp4")]
     async fn mp4(&self, id: Path<IdParam>) -> Result<Mp4Answer, Failure<VideoProblems>> {
         let Path(IdParam(id)) = id;
         self.runs(&id).await?;
@@ -100,7 +100,7 @@ impl VideoApi {
     /// The video as a playlist of segments (HLS)
     ///
     /// For every player and Safari; some seconds behind.
-    #[oai(path = "/live.m3u8", method = "get", operation_id = "live_hls")]
+    #[oai(path = "/v1/scenarios/:id/live.m3u8", method = "get", operation_id = "live_hls")]
     async fn playlist(&self, id: Path<IdParam>) -> Result<PlaylistAnswer, Failure<VideoProblems>> {
         let Path(IdParam(id)) = id;
         self.runs(&id).await?;
@@ -113,7 +113,7 @@ impl VideoApi {
     }
 
     /// A part of the playlist
-    #[oai(path = "/live/:part", method = "get", operation_id = "live_hls_part")]
+    #[oai(path = "/v1/scenarios/:id/live/:part", method = "get", operation_id = "live_hls_part")]
     async fn part(
         &self,
         id: Path<IdParam>,
@@ -137,7 +137,7 @@ impl VideoApi {
     /// The video as JPEG images (MJPEG)
     ///
     /// For `<img>`, and whatever knows nothing else. It takes many times the bytes.
-    #[oai(path = "/live.mjpeg", method = "get", operation_id = "live_mjpeg")]
+    #[oai(path = "/v1/scenarios/:id/live.mjpeg", method = "get", operation_id = "live_mjpeg")]
     async fn images(&self, id: Path<IdParam>) -> Result<ImagesAnswer, Failure<VideoProblems>> {
         let Path(IdParam(id)) = id;
         self.runs(&id).await?;

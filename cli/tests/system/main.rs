@@ -13,6 +13,7 @@ mod example;
 mod failover;
 mod faults;
 mod leadership;
+mod live;
 mod models;
 mod outage;
 mod projection;

@@ -27,6 +27,7 @@ use tracing::{debug, warn};
 
 use super::{About, Numbers, PATIENCE, jpeg::jpeg, line::Line, watch::Watchers};
 use crate::{
+    archive::Archive,
     overlay::{Overlay, caption},
     record::encoder::Encoder,
     source::{Frame, FrameRate, SourceInfo},
@@ -57,6 +58,7 @@ pub(super) struct Studio {
     line: Line,
     overlay: Overlay,
     coder: Option<Coder>,
+    archive: Option<Archive>,
     /// Told once, not with each picture.
     failed: bool,
 }
@@ -82,10 +84,11 @@ impl Studio {
         watchers: Arc<Watchers>,
         numbers: Arc<Numbers>,
         frames: Arc<AtomicUsize>,
+        archive: Option<Archive>,
     ) -> Self {
         let line = Line::new(about.live.then_some(PATIENCE), about.overlay.between);
         let overlay = Overlay::new(about.overlay);
-        Self { about, nats, runtime, watchers, numbers, frames, line, overlay, coder: None, failed: false }
+        Self { about, nats, runtime, watchers, numbers, frames, line, overlay, coder: None, archive, failed: false }
     }
 
     /// Until there are no more orders.
@@ -117,27 +120,15 @@ impl Studio {
 
     fn show(&mut self, mut frame: Frame, detections: &[Detection]) {
         let (video, images) = (self.watchers.video(), self.watchers.images());
-        if !video && !images {
+        let coded = video || self.archive.is_some();
+        if !coded && !images {
             return;
         }
         self.overlay.draw(&mut frame.picture, detections);
         let line = caption(&self.about.scenario, frame.captured_at, frame.pts_ms);
         self.overlay.caption(&mut frame.picture, &line);
-        if video {
-            match self.code(&frame) {
-                Ok(unit) => {
-                    self.failed = false;
-                    let subject = subjects::video(&self.about.scenario);
-                    let publishing = self.nats.client.publish_with_headers(subject, unit.headers(), unit.body);
-                    self.hand_over(publishing);
-                }
-                Err(error) => {
-                    self.coder = None;
-                    if !std::mem::replace(&mut self.failed, true) {
-                        warn!(scenario = %self.about.scenario, error, "live video can't be made");
-                    }
-                }
-            }
+        if coded {
+            self.show_coded(&frame, video);
         } else {
             self.coder = None;
         }
@@ -149,6 +140,28 @@ impl Studio {
                 }
                 Err(error) => debug!(scenario = %self.about.scenario, error = chain(&error), "an image can't be made"),
             }
+        }
+    }
+
+    /// Records it, if that is wanted, and publishes it if it is watched.
+    fn show_coded(&mut self, frame: &Frame, watched: bool) {
+        let unit = match self.code(frame) {
+            Ok(unit) => unit,
+            Err(error) => {
+                self.coder = None;
+                if !std::mem::replace(&mut self.failed, true) {
+                    warn!(scenario = %self.about.scenario, error, "video can't be made");
+                }
+                return;
+            }
+        };
+        self.failed = false;
+        if watched {
+            let subject = subjects::video(&self.about.scenario);
+            self.hand_over(self.nats.client.publish_with_headers(subject, unit.headers(), unit.body.clone()));
+        }
+        if let Some(archive) = &mut self.archive {
+            archive.push(unit);
         }
     }
 

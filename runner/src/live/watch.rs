@@ -20,6 +20,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What is watched of one scenario.
 pub(crate) struct Watchers {
     seen: Mutex<Seen>,
+    /// Its video is wanted whether somebody looks on or not.
+    always: bool,
     /// Ends with it.
     listening: Mutex<Option<AbortHandle>>,
 }
@@ -38,13 +40,13 @@ fn fresh(at: Option<Instant>) -> bool {
 }
 
 impl Watchers {
-    fn new() -> Self {
-        Self { seen: Mutex::default(), listening: Mutex::default() }
+    fn new(always: bool) -> Self {
+        Self { seen: Mutex::default(), always, listening: Mutex::default() }
     }
 
-    /// Begins to listen.
-    pub(super) fn listen(nats: Nats, scenario: &ScenarioId) -> Arc<Self> {
-        let watchers = Arc::new(Self::new());
+    /// Begins to listen. `always`: the video is wanted anyway.
+    pub(super) fn listen(nats: Nats, scenario: &ScenarioId, always: bool) -> Arc<Self> {
+        let watchers = Arc::new(Self::new(always));
         let (subject, weak) = (subjects::watching(scenario), Arc::downgrade(&watchers));
         let task = tokio::spawn(async move {
             loop {
@@ -84,7 +86,7 @@ impl Watchers {
 
     pub(crate) fn any(&self) -> bool {
         let seen = self.seen();
-        fresh(seen.video) || fresh(seen.images)
+        self.always || fresh(seen.video) || fresh(seen.images)
     }
 
     pub(super) fn video(&self) -> bool {
@@ -120,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_key_frame_is_given_once_to_all_who_came_together() {
-        let watchers = Watchers::new();
+        let watchers = Watchers::new(false);
         assert!(!watchers.any() && !watchers.take_key());
         watchers.hear(Watching { video: true, images: false, key: true });
         assert!(watchers.any() && watchers.video() && !watchers.images());

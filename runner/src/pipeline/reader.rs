@@ -11,7 +11,7 @@ use bytes::Bytes;
 use kadr_shared::{
     nats::Nats,
     secret::{self, SecretError},
-    settings::SourceUrl,
+    settings::{Record, Recorded, SourceUrl},
     telemetry::chain,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -21,6 +21,7 @@ use url::Url;
 use self::camera::Camera;
 use super::{Job, stop::Stop, store::Store};
 use crate::{
+    archive::Archive,
     live::Watchers,
     meter::Meter,
     preprocess::{Preprocessor, Seen, Selection},
@@ -88,10 +89,18 @@ pub(super) async fn open(
                 inflight: job.limits.inflight,
                 meter: meter.clone(),
                 watchers: watchers.clone(),
+                run: job.run,
+                archive: records_untouched(job)
+                    .map(|record| Archive::open(nats.clone(), job.scenario.clone(), record, meter.clone())),
             };
             camera.open(preprocessor).map_err(Stop::for_good)
         }
     }
+}
+
+/// What is to be recorded of what a camera sends.
+fn records_untouched(job: &Job) -> Option<Record> {
+    job.settings.outputs.record.filter(|record| record.what == Recorded::Untouched)
 }
 
 /// How to get at a camera, its password included.
@@ -109,8 +118,15 @@ async fn access(job: &Job, url: &Url, nats: &Nats) -> Result<Access, Stop> {
             Stop::Failed { error: chain(&error), retry: passes }
         })?,
     };
+    let keep_coded = records_untouched(job).is_some();
     let credentials = source.username.clone().map(|username| (username, password));
-    Ok(Access { url: url.clone(), credentials, transport: source.transport, deadlines: Deadlines::default() })
+    Ok(Access {
+        url: url.clone(),
+        credentials,
+        transport: source.transport,
+        deadlines: Deadlines::default(),
+        keep_coded,
+    })
 }
 
 /// A thread of its own: decoding blocks for as long as the source lives.

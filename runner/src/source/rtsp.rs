@@ -27,7 +27,7 @@ use url::Url;
 
 use self::clock::{Clock, Wall};
 use super::{
-    Frame, FrameRate, Source, SourceError, SourceInfo,
+    Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_sps, nals, sps::Stream},
 };
 
@@ -37,6 +37,8 @@ const LENGTH: usize = 4;
 const TICKS: NonZeroU32 = NonZeroU32::MIN.saturating_add(89_999);
 /// Pictures that a decoder may hold back: more are waited for than a level allows.
 const HELD_BACK: usize = 32;
+/// What came is taken with each frame; where none can be decoded, so much is kept of it.
+const MOST_CODED: usize = 256;
 
 /// How long a camera may be silent.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +66,8 @@ pub struct Access {
     pub credentials: Option<(String, String)>,
     pub transport: Transport,
     pub deadlines: Deadlines,
+    /// Keep what comes as it comes, for [`Source::take_coded`].
+    pub keep_coded: bool,
 }
 
 /// Frames of one session.
@@ -81,6 +85,8 @@ pub struct RtspSource {
     /// Of what the decoder has taken and not given back; the earliest comes out next.
     shown_at: BinaryHeap<Reverse<Shown>>,
     given: u64,
+    /// What came and was not taken yet, if it is to be kept.
+    coded: Option<Vec<Coded>>,
 }
 
 /// A session. It is ended in the background, for which it needs its runtime around it.
@@ -100,7 +106,7 @@ impl Drop for Playing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Shown {
     micros: i64,
-    taken: Option<Timestamp>,
+    taken: Timestamp,
 }
 
 impl RtspSource {
@@ -144,6 +150,7 @@ impl RtspSource {
                 wall: Wall::default(),
                 shown_at: BinaryHeap::new(),
                 given: 0,
+                coded: access.keep_coded.then(Vec::new),
             };
             source.decode(&frame)?;
             return Ok(source);
@@ -166,7 +173,18 @@ impl RtspSource {
         let arrived = frame.start_ctx().received();
         let ticks = frame.timestamp().timestamp();
         let micros = self.clock.micros(ticks, frame.timestamp().clock_rate(), arrived);
-        let shown = Shown { micros, taken: self.wall.taken(frame.timestamp()) };
+        // Where the camera does not tell, it was now.
+        let taken = self.wall.taken(frame.timestamp()).unwrap_or_else(Timestamp::now);
+        let shown = Shown { micros, taken };
+        if let Some(coded) = self.coded.as_mut().filter(|coded| coded.len() < MOST_CODED) {
+            coded.push(Coded {
+                pts_ms: micros as f64 / 1000.0,
+                captured_at: taken,
+                key: frame.is_random_access_point(),
+                size: self.stream.size,
+                data: frame.data().to_vec(),
+            });
+        }
         if self.decoder.decode(frame.data(), LENGTH)? {
             self.shown_at.push(Reverse(shown));
             // What was damaged never comes out, and its time must not be kept for ever.
@@ -183,6 +201,10 @@ impl Source for RtspSource {
         &self.info
     }
 
+    fn take_coded(&mut self) -> Vec<Coded> {
+        self.coded.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
             if let Some(picture) = self.decoder.next_picture() {
@@ -190,7 +212,7 @@ impl Source for RtspSource {
                 let micros = self.clock.show(shown.map(|shown| shown.micros));
                 let number = self.given;
                 self.given += 1;
-                let captured_at = shown.and_then(|shown| shown.taken);
+                let captured_at = shown.map(|shown| shown.taken);
                 return Ok(Some(Frame { number, pts_ms: micros as f64 / 1000.0, captured_at, picture }));
             }
             let wall = &mut self.wall;

@@ -6,6 +6,7 @@
 mod cameras;
 mod erase;
 mod frames;
+mod preprocess;
 mod resume;
 mod starts;
 mod world;

@@ -148,16 +148,16 @@ impl World {
         };
         let jetstream = &self.nats.jetstream;
         let consumer: PullConsumer = jetstream.create_consumer_on_stream(config, subjects::FRAMES).await.unwrap();
-        let (nats, seen) = (self.nats.clone(), Arc::<Mutex<Vec<(u64, u64)>>>::default());
+        let (nats, seen) = (self.nats.clone(), Arc::<Mutex<Vec<(FrameHeader, Vec<u8>)>>>::default());
         let noted = seen.clone();
         let task = tokio::spawn(async move {
             let mut frames = consumer.stream().max_messages_per_batch(4).messages().await.unwrap();
             while let Some(frame) = frames.next().await {
                 let frame = frame.unwrap();
                 let header = FrameHeader::parse(frame.headers.as_ref().unwrap(), &frame.payload).unwrap();
-                noted.lock().unwrap().push((header.fence, header.frame));
                 let subject = subjects::results(&header.scenario, header.run);
                 let body = serde_json::to_vec(&answer(&header)).unwrap();
+                noted.lock().unwrap().push((header, frame.payload.to_vec()));
                 nats.client.publish(subject, body.into()).await.unwrap();
                 frame.ack().await.unwrap();
             }
@@ -191,14 +191,19 @@ fn answer(header: &FrameHeader) -> RawResult {
 }
 
 pub(crate) struct Inference {
-    seen: Arc<Mutex<Vec<(u64, u64)>>>,
+    seen: Arc<Mutex<Vec<(FrameHeader, Vec<u8>)>>>,
     task: JoinHandle<()>,
 }
 
 impl Inference {
     /// The numbers of the frames that came under a fence.
     pub(crate) fn frames_of(&self, fence: u64) -> Vec<u64> {
-        self.seen.lock().unwrap().iter().filter(|(of, _)| *of == fence).map(|(_, frame)| *frame).collect()
+        self.bodies_of(fence).into_iter().map(|(header, _)| header.frame).collect()
+    }
+
+    /// The frames that came under a fence.
+    pub(crate) fn bodies_of(&self, fence: u64) -> Vec<(FrameHeader, Vec<u8>)> {
+        self.seen.lock().unwrap().iter().filter(|(header, _)| header.fence == fence).cloned().collect()
     }
 }
 

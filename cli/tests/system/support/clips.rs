@@ -9,9 +9,13 @@ pub(crate) const H264: &str = "-c:v libx264 -bf 2 -g 12 -pix_fmt yuv420p";
 
 /// Makes `file` of ffmpeg's moving test picture: `input` such as `s=320x240:r=25:d=2`.
 pub(crate) fn clip(home: &Home, file: &str, input: &str, options: &str) {
-    let generator = format!("testsrc2={input}");
+    filmed(home, file, &format!("testsrc2={input}"), options);
+}
+
+/// Makes `file` of what a filter of ffmpeg makes.
+pub(crate) fn filmed(home: &Home, file: &str, generator: &str, options: &str) {
     let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-hide_banner", "-v", "error", "-y", "-f", "lavfi", "-i", &generator]);
+    command.args(["-nostdin", "-hide_banner", "-v", "error", "-y", "-f", "lavfi", "-i", generator]);
     run(command.args(options.split_whitespace()).arg(home.path(file)));
 }
 

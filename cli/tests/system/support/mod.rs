@@ -1,5 +1,6 @@
 //! What the tests share; one concept a file.
 
+pub(crate) mod browser;
 pub(crate) mod clips;
 pub(crate) mod cluster;
 pub(crate) mod home;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadr_shared::telemetry::chain;
+use kadr_shared::{id::RunId, message::video::AccessUnit, telemetry::chain, time::Timestamp};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Message, Read, Reader, spawn};
 use crate::{
+    archive::Archive,
     live::Watchers,
     meter::{Dropped, Meter, Trouble},
     preprocess::{Preprocessor, Selection},
-    source::{Access, Frame, RtspSource, Source, SourceError},
+    source::{Access, Coded, Frame, RtspSource, Source, SourceError},
 };
 
 /// Pauses between sessions, each twice as long as the one before, give or take a half: cameras of one site that went
@@ -45,6 +46,9 @@ pub(super) struct Camera {
     pub(super) meter: Arc<Meter>,
     /// Who wants frames that are not analysed, too.
     pub(super) watchers: Arc<Watchers>,
+    pub(super) run: RunId,
+    /// Where what it sends is recorded as it comes.
+    pub(super) archive: Option<Archive>,
 }
 
 impl Camera {
@@ -124,6 +128,8 @@ impl Thread {
         };
         self.camera.meter.connected(source.info().frame_rate.hz());
         let mut from_ms = None;
+        // Another session may have other parameters.
+        let stream = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
         loop {
             let frame = match source.next_frame() {
                 Ok(Some(frame)) => frame,
@@ -142,7 +148,25 @@ impl Thread {
             // Where a session's own count ran ahead of the clock, the next one's frames wait for it.
             self.shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + frame.pts_ms);
             let pts_ms = self.shown_ms;
+            self.record(&mut source, from_ms, stream);
             self.offer(Frame { number, pts_ms, ..frame })?;
+        }
+    }
+
+    /// Records what came with the last frame, as it came.
+    fn record(&mut self, source: &mut dyn Source, from_ms: f64, stream: u64) {
+        let Some(archive) = &mut self.camera.archive else { return };
+        for Coded { pts_ms, captured_at, key, size, data } in source.take_coded() {
+            archive.push(AccessUnit {
+                run: self.camera.run,
+                stream,
+                group: 0,
+                key,
+                pts_ms: (self.camera.shown_from_ms + from_ms + pts_ms).max(0.0),
+                captured_at,
+                size,
+                body: data.into(),
+            });
         }
     }
 

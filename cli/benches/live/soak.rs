@@ -1,0 +1,47 @@
+//! Memory over many reconnects: a camera that goes away and comes back again and again, while somebody watches.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use kadr_shared::testkit::TestCamera;
+use serde_json::json;
+use tokio::process::Command;
+
+use super::{System, print, system::fixtures};
+
+/// How long the camera plays, and is away: a day's share of reconnects in minutes.
+const PLAYS: Duration = Duration::from_secs(4);
+const AWAY: Duration = Duration::from_secs(1);
+
+pub(crate) async fn measure() {
+    let minutes = std::env::var("MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(60.0);
+    let end = Instant::now() + Duration::from_secs_f64(60.0 * minutes);
+    let system = System::start().await;
+    let clip = fixtures().join("clips/highway.mp4");
+    let mut camera = TestCamera::start(&clip, 3, None, None);
+    let settings =
+        json!({"source": {"url": camera.url()}, "model": "yolov8n", "outputs": {"record": {"keep_bytes": 50_000_000}}});
+    system.run("soak", settings).await;
+    let mut player = Command::new("ffmpeg");
+    player.args(["-nostdin", "-v", "quiet", "-i", &format!("{}/v1/scenarios/soak/live.mp4", system.api)]);
+    let _player = player.args(["-f", "null", "-"]).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let mut reconnects = 0;
+    let mut told = Instant::now();
+    print(json!({"figure": "soak", "reconnects": reconnects, "memory_mb": system.memory().round()}));
+    while Instant::now() < end {
+        tokio::time::sleep(PLAYS).await;
+        let port = camera.port();
+        drop(camera);
+        tokio::time::sleep(AWAY).await;
+        camera = TestCamera::start(&clip, 3, Some(port), None);
+        reconnects += 1;
+        if told.elapsed() > Duration::from_secs(60) {
+            told = Instant::now();
+            print(json!({"figure": "soak", "reconnects": reconnects, "memory_mb": system.memory().round()}));
+        }
+    }
+    let health = system.get("soak").await["health"].clone();
+    print(json!({"figure": "soak", "reconnects": reconnects, "memory_mb": system.memory().round(), "health": health}));
+}

@@ -1,0 +1,135 @@
+//! A running `kadr up`, its cameras, and what its process takes.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use kadr_shared::testkit::{TestCamera, free_ports};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// For everything that has to come up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Clock ticks a second, as Linux tells processor time.
+const TICKS: f64 = 100.0;
+
+/// Ends with it.
+pub(crate) struct System {
+    process: Child,
+    pub(crate) api: String,
+    client: reqwest::Client,
+    folder: TempDir,
+}
+
+impl System {
+    pub(crate) async fn start() -> Self {
+        let folder = TempDir::with_prefix("kadr-bench-").unwrap();
+        let port = free_ports(1)[0];
+        let api = format!("http://127.0.0.1:{port}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kadr"));
+        command.args(["up", "--listen", &format!("127.0.0.1:{port}"), "--data"]).arg(folder.path().join("data"));
+        command.env("KADR_LOG", "warn").current_dir(CHECKOUT).stdout(Stdio::null());
+        let process = command.spawn().expect("kadr starts");
+        let system = Self { process, api, client: reqwest::Client::new(), folder };
+        system
+            .until("kadr is ready", async |system| {
+                let ready = system.client.get(format!("{}/health/ready", system.api)).send().await;
+                ready.is_ok_and(|ready| ready.status().is_success())
+            })
+            .await;
+        system
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn until(&self, what: &str, met: impl AsyncFn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !met(self).await {
+            assert!(begun.elapsed() < PATIENCE, "{what}: not in {} s", PATIENCE.as_secs());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Creates a scenario, starts it, and waits for its first results.
+    pub(crate) async fn run(&self, id: &str, settings: Value) {
+        let scenarios = format!("{}/v1/scenarios", self.api);
+        let post = |address: String, body: Value| self.client.post(address).json(&body).send();
+        let created = post(format!("{scenarios}?id={id}"), settings).await.unwrap();
+        assert!(created.status().is_success(), "{}", created.text().await.unwrap());
+        post(format!("{scenarios}/{id}/commands"), json!({"command": "start"})).await.unwrap();
+        self.until("the scenario is active", async |system| system.get(id).await["state"] == "active").await;
+    }
+
+    pub(crate) async fn get(&self, id: &str) -> Value {
+        let address = format!("{}/v1/scenarios/{id}", self.api);
+        self.client.get(address).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Processor time that the threads have taken so far, in seconds, by their names.
+    pub(crate) fn threads(&self) -> BTreeMap<String, f64> {
+        let mut threads = BTreeMap::new();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        for task in tasks.flatten() {
+            let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
+            let (Some(open), Some(close)) = (stat.find('('), stat.rfind(')')) else { continue };
+            let name = stat[open + 1..close].trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
+            let fields: Vec<f64> =
+                stat[close + 1..].split_whitespace().filter_map(|field| field.parse().ok()).collect();
+            // utime and stime are the 14th and 15th field; the third, a letter, is not among these.
+            *threads.entry(name).or_default() += (fields[10] + fields[11]) / TICKS;
+        }
+        threads
+    }
+
+    /// Memory that is in use, in MB.
+    pub(crate) fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap() / 1024.0
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // Asked to end, so that the NATS server that it started ends, too.
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// What each thread took between two looks, as a share of one core.
+pub(crate) fn shares(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, seconds: f64) -> Value {
+    let share = |(name, time): (&String, &f64)| {
+        let share = (time - before.get(name).unwrap_or(&0.0)) / seconds;
+        (share >= 0.005).then(|| (name.clone(), json!((share * 1000.0).round() / 1000.0)))
+    };
+    Value::Object(after.iter().filter_map(share).collect())
+}
+
+pub(crate) fn fixtures() -> PathBuf {
+    std::env::var_os("KADR_FIXTURES").expect("KADR_FIXTURES names the reference data, which has the camera").into()
+}
+
+/// A street at 1280x720 and 25 frames a second, each frame with its number as a row of black and white squares.
+pub(crate) fn camera(folder: &Path) -> TestCamera {
+    let clip = folder.join("numbered.mp4");
+    let street = fixtures().join("clips/highway.mp4");
+    // Square x is bit x of the frame's number.
+    let number = format!(
+        "nullsrc=s={0}x{1}:r=25,geq=lum='255*mod(floor(N/pow(2,floor(X/{1}))),2)':cb=128:cr=128",
+        super::glass::BITS * super::glass::SQUARE,
+        super::glass::SQUARE
+    );
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-y", "-i"]).arg(street).args(["-f", "lavfi", "-i", &number]);
+    command.args(["-filter_complex", "[0:v]setpts=N/25/TB,fps=25[s];[s][1:v]overlay=0:0:shortest=1", "-an"]);
+    command.args(["-c:v", "libx264", "-preset", "fast", "-bf", "0", "-g", "25", "-pix_fmt", "yuv420p"]).arg(&clip);
+    assert!(command.status().expect("ffmpeg is installed").success());
+    TestCamera::start(&clip, 200, None, None)
+}
