@@ -28,8 +28,11 @@ use kadr_shared::{
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
-use self::studio::{Order, Studio};
 pub(crate) use self::{between::between, watch::Watchers};
+use self::{
+    line::Found,
+    studio::{Order, Studio},
+};
 use crate::{archive::Archive, meter::Meter, source::Frame};
 
 /// Frames that wait to be drawn and coded. More would be shown too late.
@@ -65,6 +68,8 @@ pub(crate) struct Live {
     watchers: Arc<Watchers>,
     numbers: Arc<Numbers>,
     studio: Option<Open>,
+    /// What was found last: it holds for the first frames that somebody sees.
+    last: Option<Found>,
     meter: Arc<Meter>,
 }
 
@@ -79,7 +84,7 @@ impl Live {
     /// Begins to listen for viewers.
     pub(crate) fn open(nats: Nats, about: About, meter: Arc<Meter>) -> Self {
         let watchers = Watchers::listen(nats.clone(), &about.scenario, about.record.is_some());
-        Self { about, nats, watchers, numbers: Arc::default(), studio: None, meter }
+        Self { about, nats, watchers, numbers: Arc::default(), studio: None, last: None, meter }
     }
 
     /// Who looks on, for those who have frames that would not come here otherwise.
@@ -116,10 +121,10 @@ impl Live {
     }
 
     /// What was found in a frame.
-    pub(crate) fn found(&self, number: u64, pts_ms: f64, detections: &[Detection]) {
-        if self.studio.is_some() {
-            self.order(Order::Found { number, pts_ms, detections: detections.to_vec() });
-        }
+    pub(crate) fn found(&mut self, number: u64, pts_ms: f64, detections: &[Detection]) {
+        let found = Found { number, pts_ms, detections: detections.to_vec() };
+        self.order(Order::Found(found.clone()));
+        self.last = Some(found);
     }
 
     /// No result of a frame will come.
@@ -144,6 +149,7 @@ impl Live {
             self.watchers.clone(),
             self.numbers.clone(),
             frames.clone(),
+            self.last.clone(),
             self.about.record.map(|record| {
                 Archive::open(self.nats.clone(), self.about.scenario.clone(), record, self.meter.clone())
             }),

@@ -12,6 +12,9 @@ use super::fmp4::{self, PackError};
 /// Segments in a playlist, at most.
 const LISTED: usize = 8;
 
+/// No segment of a usual camera is longer, and the longest must not change from one playlist to the next: browsers give up then.
+const USUAL_SECONDS: f64 = 2.0;
+
 /// The pictures of one segment, whole.
 struct Segment<'a> {
     units: &'a [Arc<AccessUnit>],
@@ -46,7 +49,7 @@ pub(crate) fn playlist(units: &[Arc<AccessUnit>]) -> Option<String> {
     let segments = segments(units);
     let listed = segments.get(segments.len().saturating_sub(LISTED)..)?;
     let first = listed.first()?.units.first()?;
-    let longest = listed.iter().map(Segment::seconds).fold(1.0, f64::max).ceil();
+    let longest = listed.iter().map(Segment::seconds).fold(USUAL_SECONDS, f64::max).round();
     let mut list = String::new();
     let mut stream = None;
     // Writing into a String does not fail.

@@ -41,14 +41,14 @@ async fn start(up: &Up, id: &str, settings: Value) {
 }
 
 /// Frames as RGB by ffmpeg, so many of them.
-async fn watch(address: &str, frames: usize) -> Vec<Vec<u8>> {
+async fn watch(address: String, frames: usize) -> Vec<Vec<u8>> {
     let mut command = Command::new("ffmpeg");
     command.args([
         "-nostdin",
         "-v",
         "error",
         "-i",
-        address,
+        &address,
         "-frames:v",
         &frames.to_string(),
         "-fps_mode",
@@ -100,9 +100,9 @@ async fn players_see_the_camera_with_every_object_marked() {
     assert_eq!(stream.cached_info().state.messages, 0, "nobody watches, nothing is made");
 
     let players = [
-        ("mp4", watch(&format!("{live}.mp4"), 40)),
-        ("m3u8", watch(&format!("{live}.m3u8"), 40)),
-        ("mjpeg", watch(&format!("{live}.mjpeg"), 20)),
+        ("mp4", watch(format!("{live}.mp4"), 40)),
+        ("m3u8", watch(format!("{live}.m3u8"), 40)),
+        ("mjpeg", watch(format!("{live}.mjpeg"), 20)),
     ];
     let seen = futures::future::join_all(players.map(|(kind, frames)| async move { (kind, frames.await) })).await;
     for (kind, frames) in seen {
@@ -180,7 +180,7 @@ async fn a_detections_time_finds_its_second_of_video() {
 
         let clip = home.path(&format!("{id}.mp4"));
         save(&format!("{scenario}/clip?from={moment}"), &clip).await;
-        let frames = watch(clip.to_str().unwrap(), 200).await;
+        let frames = watch(clip.display().to_string(), 200).await;
         assert!(
             (10..=100).contains(&frames.len()),
             "{id}: about a second, from its key frame: {} frames",

@@ -39,15 +39,18 @@ enum Result {
     Found(Vec<Detection>),
 }
 
-struct Found {
-    number: u64,
-    pts_ms: f64,
-    detections: Vec<Detection>,
+/// What was found in a frame.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) number: u64,
+    pub(super) pts_ms: f64,
+    pub(super) detections: Vec<Detection>,
 }
 
 impl Line {
-    pub(super) const fn new(patience: Option<Duration>, between: Between) -> Self {
-        Self { patience, between, waiting: VecDeque::new(), before: None }
+    /// `before`: what was found last, if anything was.
+    pub(super) const fn new(patience: Option<Duration>, between: Between, before: Option<Found>) -> Self {
+        Self { patience, between, waiting: VecDeque::new(), before }
     }
 
     /// The next frame; `analysed`: a result of it will come.
@@ -56,13 +59,11 @@ impl Line {
         self.waiting.push_back(Waiting { frame, came, result });
     }
 
-    pub(super) fn found(&mut self, number: u64, pts_ms: f64, detections: Vec<Detection>) {
-        match self.waiting.iter_mut().find(|waiting| waiting.frame.number == number) {
-            Some(waiting) => waiting.result = Result::Found(detections),
+    pub(super) fn found(&mut self, found: Found) {
+        match self.waiting.iter_mut().find(|waiting| waiting.frame.number == found.number) {
+            Some(waiting) => waiting.result = Result::Found(found.detections),
             // It was shown without: what was found holds for those behind it.
-            None if self.before.as_ref().is_none_or(|before| before.number < number) => {
-                self.before = Some(Found { number, pts_ms, detections });
-            }
+            None if self.before.as_ref().is_none_or(|before| before.number < found.number) => self.before = Some(found),
             None => {}
         }
     }
@@ -154,6 +155,10 @@ mod tests {
         vec![Detection { class: 2, label: "car".into(), confidence: 0.5, bbox: [left, 0.0, left + 100.0, 50.0] }]
     }
 
+    fn found(number: u64, pts_ms: f64, left: f32) -> Found {
+        Found { number, pts_ms, detections: car(left) }
+    }
+
     /// The numbers and left edges of what is shown now.
     fn shown(line: &mut Line, now: Instant) -> Vec<(u64, Option<f32>)> {
         let left = |detections: Vec<Detection>| detections.first().map(|found| found.bbox[0]);
@@ -162,44 +167,47 @@ mod tests {
 
     #[test]
     fn frames_between_show_what_was_found_before_them() {
-        let (mut line, now) = (Line::new(Some(PATIENCE), Between::Hold), Instant::now());
+        let (mut line, now) = (Line::new(Some(PATIENCE), Between::Hold, None), Instant::now());
         (0..4).for_each(|number| line.enter(frame(number), number % 2 == 0, now));
         assert_eq!(shown(&mut line, now), []);
-        line.found(0, 0.0, car(10.0));
+        line.found(found(0, 0.0, 10.0));
         assert_eq!(shown(&mut line, now), [(0, Some(10.0)), (1, Some(10.0))]);
-        line.found(2, 80.0, car(20.0));
+        line.found(found(2, 80.0, 20.0));
         assert_eq!(shown(&mut line, now), [(2, Some(20.0)), (3, Some(20.0))]);
         line.enter(frame(4), true, now);
         line.lost(4);
         assert_eq!(shown(&mut line, now), [(4, Some(20.0))], "in vain");
         line.enter(frame(80), false, now);
         assert_eq!(shown(&mut line, now), [(80, None)], "too long ago");
+        let mut later = Line::new(Some(PATIENCE), Between::Hold, Some(found(2, 80.0, 20.0)));
+        later.enter(frame(3), false, now);
+        assert_eq!(shown(&mut later, now), [(3, Some(20.0))], "found before anybody looked on");
     }
 
     #[test]
     fn a_live_frame_does_not_wait_for_ever_and_a_files_does() {
         let now = Instant::now();
-        let mut line = Line::new(Some(PATIENCE), Between::Hold);
+        let mut line = Line::new(Some(PATIENCE), Between::Hold, None);
         line.enter(frame(0), true, now);
         line.enter(frame(1), false, now);
         assert_eq!(line.due(), Some(now + PATIENCE));
         assert_eq!(shown(&mut line, now + PATIENCE), [(0, None), (1, None)]);
-        line.found(0, 0.0, car(10.0));
+        line.found(found(0, 0.0, 10.0));
         line.enter(frame(2), false, now);
         assert_eq!(shown(&mut line, now), [(2, Some(10.0))], "late, but not in vain");
 
-        let mut file = Line::new(None, Between::Hold);
+        let mut file = Line::new(None, Between::Hold, None);
         file.enter(frame(0), true, now);
         assert_eq!((file.due(), shown(&mut file, now + 100 * PATIENCE)), (None, vec![]));
     }
 
     #[test]
     fn boxes_move_from_one_result_to_the_next() {
-        let (mut line, now) = (Line::new(Some(PATIENCE), Between::Interpolate), Instant::now());
+        let (mut line, now) = (Line::new(Some(PATIENCE), Between::Interpolate, None), Instant::now());
         (0..5).for_each(|number| line.enter(frame(number), number % 4 == 0, now));
-        line.found(0, 0.0, car(10.0));
+        line.found(found(0, 0.0, 10.0));
         assert_eq!(shown(&mut line, now), [(0, Some(10.0))], "the others wait");
-        line.found(4, 160.0, car(50.0));
+        line.found(found(4, 160.0, 50.0));
         let moved = [(1, Some(20.0)), (2, Some(30.0)), (3, Some(40.0)), (4, Some(50.0))];
         assert_eq!(shown(&mut line, now), moved);
         line.enter(frame(5), false, now);

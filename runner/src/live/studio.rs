@@ -25,7 +25,12 @@ use kadr_shared::{
 use tokio::{runtime::Handle, time::timeout};
 use tracing::{debug, warn};
 
-use super::{About, Numbers, PATIENCE, jpeg::jpeg, line::Line, watch::Watchers};
+use super::{
+    About, Numbers, PATIENCE,
+    jpeg::jpeg,
+    line::{Found, Line},
+    watch::Watchers,
+};
 use crate::{
     archive::Archive,
     overlay::{Overlay, caption},
@@ -43,7 +48,7 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 /// What the studio is told.
 pub(super) enum Order {
     Frame { frame: Frame, analysed: bool, came: Instant },
-    Found { number: u64, pts_ms: f64, detections: Vec<Detection> },
+    Found(Found),
     Lost { number: u64 },
 }
 
@@ -84,9 +89,10 @@ impl Studio {
         watchers: Arc<Watchers>,
         numbers: Arc<Numbers>,
         frames: Arc<AtomicUsize>,
+        before: Option<Found>,
         archive: Option<Archive>,
     ) -> Self {
-        let line = Line::new(about.live.then_some(PATIENCE), about.overlay.between);
+        let line = Line::new(about.live.then_some(PATIENCE), about.overlay.between, before);
         let overlay = Overlay::new(about.overlay);
         Self { about, nats, runtime, watchers, numbers, frames, line, overlay, coder: None, archive, failed: false }
     }
@@ -107,7 +113,7 @@ impl Studio {
             };
             match order {
                 Some(Order::Frame { frame, analysed, came }) => self.line.enter(frame, analysed, came),
-                Some(Order::Found { number, pts_ms, detections }) => self.line.found(number, pts_ms, detections),
+                Some(Order::Found(found)) => self.line.found(found),
                 Some(Order::Lost { number }) => self.line.lost(number),
                 None => {}
             }

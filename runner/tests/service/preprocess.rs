@@ -54,7 +54,7 @@ async fn inference_sees_what_was_asked_for() {
     let _runner = world.runner(1);
     let cases = [
         json!({}),
-        json!({"crop": {"left": 64, "top": 0, "width": 64, "height": 64}}),
+        json!({"crop": {"left": 64, "top": 0, "width": 64, "height": 32}}),
         json!({"every": 10}),
         json!({"fps": 5}),
         json!({"grey": true}),
@@ -85,7 +85,7 @@ async fn inference_sees_what_was_asked_for() {
         match case {
             0 => assert!(planes.halves(RED, BLUE) && colours && numbers.len() == 25),
             1 => {
-                assert!(planes.halves(BLUE, BLUE) && source == "64x64", "{source}");
+                assert!(planes.halves(BLUE, BLUE) && source == "64x32", "{source}");
                 // The test's answer begins at the frame's number, in the pixels of the part.
                 assert!(stored.iter().all(|result| result.detections[0].bbox[0] == result.frame as f32 + 64.0));
             }
