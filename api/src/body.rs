@@ -2,15 +2,18 @@
 //!
 //! They are made from the domain's types and hold no behaviour. Fields come out in the order that they stand here.
 
+mod detections;
 mod event;
 mod given;
 mod history;
 mod json;
 mod scenario;
 mod settings;
+mod text;
 
+pub(crate) use detections::{Results, StoredResult};
 pub(crate) use event::{EventBody, Events};
-pub(crate) use given::{Given, Password};
+pub(crate) use given::{Given, Secret};
 pub(crate) use history::HistoryBody;
 pub(crate) use json::{Body, Strict};
 pub(crate) use scenario::{Scenario, Scenarios};

@@ -4,6 +4,7 @@
 
 mod answers;
 mod changes;
+mod detections;
 mod events;
 mod health;
 mod middleware;
@@ -17,9 +18,13 @@ use std::sync::Arc;
 use kadr_shared::{catalog::Catalog, nats::Nats, secret::SecretKey};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, Route, get, handler, web::Redirect};
 use poem_openapi::{OpenApiService, Tags};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
-use self::{events::EventsApi, health::HealthApi, recordings::RecordingsApi, scenarios::ScenariosApi, video::VideoApi};
+use self::{
+    detections::DetectionsApi, events::EventsApi, health::HealthApi, recordings::RecordingsApi,
+    scenarios::ScenariosApi, video::VideoApi,
+};
 use crate::{
     commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel,
     video::Hub,
@@ -36,6 +41,10 @@ pub(crate) struct Services {
     pub(crate) catalog: Catalog,
     /// None: no passwords can be given.
     pub(crate) secret_key: Option<SecretKey>,
+    /// Answers that have no end of their own end with it.
+    pub(crate) closing: CancellationToken,
+    /// Room for such answers.
+    pub(crate) listeners: Arc<Semaphore>,
 }
 
 /// The parts of the document.
@@ -43,6 +52,8 @@ pub(crate) struct Services {
 enum Part {
     /// Sources with the model and settings to analyse them by.
     Scenarios,
+    /// What was found in a scenario's frames.
+    Detections,
     /// The log: everything that ever happened to a scenario.
     Events,
     /// The video of scenarios that run, with every object marked.
@@ -77,6 +88,7 @@ pub(crate) fn endpoint(services: Services) -> impl Endpoint {
     let services = Arc::new(services);
     let api = (
         ScenariosApi { services: Arc::clone(&services) },
+        DetectionsApi { services: Arc::clone(&services) },
         EventsApi { services: Arc::clone(&services) },
         VideoApi { services: Arc::clone(&services) },
         RecordingsApi { services: Arc::clone(&services) },

@@ -10,6 +10,7 @@
 //! | `body` | what answers look like: scenarios, settings, events, as JSON and as OpenAPI schemas |
 //! | `problem` | every way a request can fail, with its stable name |
 //! | `commands` | into the inbox, and waiting for what becomes of it |
+//! | `detections` | what is stored of a scenario's frames: in pages, and as it comes |
 //! | `storage` | what JetStream says of the streams, and what it refused to store |
 //! | `freshness` | waiting until the tables have come to a sequence |
 //! | `time_travel` | the past: a scenario as it was, its transitions |
@@ -22,6 +23,7 @@
 
 mod body;
 mod commands;
+mod detections;
 mod error;
 mod freshness;
 mod http;

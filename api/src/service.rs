@@ -1,10 +1,10 @@
 //! The service: binds, starts its parts, and ends them in order. What they do stands in their own modules.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use kadr_shared::{catalog::Catalog, nats::Nats, secret::SecretKey, telemetry::chain};
 use poem::{Server, listener::TcpAcceptor};
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
@@ -38,6 +38,8 @@ const PREPARE_DEADLINE: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a part may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(10);
+/// Answers that go on for as long as somebody listens, at a time.
+const LISTENERS: usize = 256;
 /// A connection on which nothing moves for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -90,7 +92,18 @@ impl Api {
         let commands = Commands::new(nats.clone(), model.clone(), position.clone());
         // Its viewers' answers have no end of their own.
         let hub = Hub::new(nats.clone(), shutdown.clone());
-        let services = Services { nats, model: model.clone(), commands, position, live, hub, catalog, secret_key };
+        let services = Services {
+            nats,
+            model: model.clone(),
+            commands,
+            position,
+            live,
+            hub,
+            catalog,
+            secret_key,
+            closing: shutdown.child_token(),
+            listeners: Arc::new(Semaphore::new(LISTENERS)),
+        };
         info!(%address, %database, "the API listens");
         let acceptor = TcpAcceptor::from_tokio(listener).map_err(ApiError::Serve)?;
         let served = Server::new_with_acceptor(acceptor)

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kadr_inference::{device::Device, fast::Precision};
 use kadr_shared::{
+    filter::Rate,
     geometry::InputSize,
     id::{CommandId, ModelName, ScenarioId},
     moment::Moment,
@@ -165,6 +166,63 @@ pub enum TransportArg {
     Udp,
 }
 
+/// What is made of results besides storing them and the video.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Files of each run's results, beside its video on the runner's disk, separated by commas
+    #[arg(long, value_name = "FORMATS", value_enum, value_delimiter = ',')]
+    pub files: Vec<TextFormatArg>,
+    /// An http:// or https:// address that results are posted to
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+    /// A file that holds in its first line what the webhook's requests are signed with; `-`: the standard input
+    #[arg(long, value_name = "FILE", requires = "webhook")]
+    pub webhook_secret_file: Option<PathBuf>,
+    /// Classes that the webhook is told of, separated by commas; all if not given
+    #[arg(long, value_name = "CLASSES", requires = "webhook", value_delimiter = ',')]
+    pub webhook_classes: Vec<String>,
+    /// Tell the webhook of no detections of less confidence
+    #[arg(long, value_name = "CONFIDENCE", requires = "webhook")]
+    pub webhook_confidence: Option<Ratio>,
+    /// The most results a second that the webhook is told of
+    #[arg(long, value_name = "RATE", requires = "webhook")]
+    pub webhook_rate: Option<Rate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TextFormatArg {
+    /// A line a frame
+    Jsonl,
+    /// A line a detection
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub struct DetectionsArgs {
+    pub scenario: ScenarioId,
+    /// Print results as they are stored, until Ctrl-C: those from now on, or with --from those before, too
+    #[arg(long)]
+    pub follow: bool,
+    /// Begin with this sequence of the stored results
+    #[arg(long, value_name = "SEQ")]
+    pub from: Option<u64>,
+    /// How they are printed
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub format: TextFormatArg,
+    /// Classes, separated by commas; frames of which nothing is left are left out
+    #[arg(long, value_delimiter = ',')]
+    pub class: Vec<String>,
+    /// Leave out detections of less confidence
+    #[arg(long)]
+    pub confidence: Option<Ratio>,
+    /// The most results a second, by the time at which frames are shown
+    #[arg(long)]
+    pub rate: Option<Rate>,
+    /// Address of the API
+    #[arg(long, value_name = "URL", env = "KADR_API", default_value = "http://127.0.0.1:8080")]
+    pub api: String,
+}
+
 #[derive(Debug, Args)]
 pub struct AnalyzeArgs {
     /// An MP4 with H.264, a JPEG or a PNG
@@ -174,6 +232,9 @@ pub struct AnalyzeArgs {
     pub out: PathBuf,
     #[command(flatten)]
     pub analysis: AnalysisArgs,
+    /// Write detections.csv, too: a line a detection
+    #[arg(long)]
+    pub csv: bool,
     /// Folders of models, separated by colons
     #[arg(long, value_name = "DIRS", env = "KADR_MODELS", default_value = "models")]
     pub models: String,
@@ -212,6 +273,8 @@ pub enum ScenarioCommand {
         #[command(flatten)]
         analysis: AnalysisArgs,
         #[command(flatten)]
+        outputs: OutputArgs,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// List all scenarios
@@ -241,6 +304,8 @@ pub enum ScenarioCommand {
         source: SourceArgs,
         #[command(flatten)]
         analysis: AnalysisArgs,
+        #[command(flatten)]
+        outputs: OutputArgs,
         /// Idempotency key: repeating a command with its key does nothing twice
         #[arg(long)]
         key: Option<CommandId>,
@@ -251,6 +316,8 @@ pub enum ScenarioCommand {
     Start(Keyed),
     /// Stop a scenario
     Stop(Keyed),
+    /// Print what was found in a scenario's frames
+    Detections(DetectionsArgs),
     /// Delete a scenario that does not run; its log stays
     Delete {
         id: ScenarioId,

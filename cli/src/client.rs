@@ -1,5 +1,7 @@
 //! The REST API as seen from the command line.
 
+pub mod sse;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,6 +17,8 @@ use serde_json::{Value, json};
 
 /// Longer than the API takes for any answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// A stream says so more often when it has nothing to tell.
+const SILENCE: Duration = Duration::from_secs(45);
 /// Events asked for at once.
 const PAGE: u32 = 500;
 
@@ -114,6 +118,14 @@ struct HistoryPage {
     present: Option<Present>,
     next: Option<u64>,
     seq: u64,
+}
+
+/// Some of the stored results, as lines.
+#[derive(Debug)]
+pub struct DetectionsPage {
+    pub lines: String,
+    /// Where to go on.
+    pub next: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -229,6 +241,31 @@ impl Client {
             from = last.seq + 1;
             all.extend(page);
         }
+    }
+
+    /// A page of stored results.
+    pub async fn detections(&self, id: &ScenarioId, query: &[(&str, String)]) -> Result<DetectionsPage> {
+        let request = self.request(Method::GET, &format!("/v1/scenarios/{id}/detections")).query(query);
+        let response = self.checked(self.send(request).await?).await?;
+        let next = response.headers().get("Kadr-Next").and_then(|next| next.to_str().ok()?.parse().ok());
+        Ok(DetectionsPage { lines: response.text().await.context("the API's answer can't be read")?, next })
+    }
+
+    /// The stream of results, behind the event with the id `last` if there is one.
+    pub async fn live_detections(
+        &self,
+        id: &ScenarioId,
+        query: &[(&str, String)],
+        last: Option<&str>,
+    ) -> Result<reqwest::Response> {
+        // It has no end: only silence counts.
+        let http = reqwest::Client::builder().connect_timeout(TIMEOUT).read_timeout(SILENCE).build()?;
+        let address = format!("{}/v1/scenarios/{id}/detections/live", self.base);
+        let mut request = http.get(address).query(query);
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        self.checked(self.send(request).await?).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -269,12 +269,18 @@ async fn deleting_takes_the_detections_and_leaves_the_log_which_goes_on() {
     for subject in ["kadr.det.gate", "kadr.det.yard"] {
         world.nats.jetstream.publish(subject, "x".into()).await.unwrap().await.unwrap();
     }
+    let detections = world.nats.jetstream.get_stream(subjects::DETECTIONS).await.unwrap();
+    for name in ["webhook-gate", "webhook-yard"] {
+        let config = pull::Config { durable_name: Some(name.into()), ..pull::Config::default() };
+        detections.create_consumer(config).await.unwrap();
+    }
     world.command("k2", Command::Delete).await;
     world.command("k3", create()).await;
     assert_eq!(world.kinds(1).await, ["scenario_deleted"]);
     let (_, _, again) = world.next().await;
     assert!(matches!(again, EventData::ScenarioCreated { generation: 2, .. }), "{again:?}");
-    let detections = world.nats.jetstream.get_stream(subjects::DETECTIONS).await.unwrap();
+    let consumers: Vec<String> = detections.consumer_names().try_collect().await.unwrap();
+    assert_eq!(consumers, ["webhook-yard"], "nobody is told of what is gone");
     let left: Vec<(String, usize)> = detections.info_with_subjects(">").await.unwrap().try_collect().await.unwrap();
     assert_eq!(left, [("kadr.det.yard".to_owned(), 1)], "only its own are gone");
     let log = world.nats.jetstream.get_stream(subjects::EVENTS).await.unwrap();

@@ -36,6 +36,7 @@ use crate::{
     follow::{Follow, Follower},
     lease::Lease,
     meter::Meter,
+    outputs::{Hooks, Outputs},
     pipeline::{self, Job, Limits, Outcome, Report, Stops},
     starts::{self, Offer, Start},
     workers::Workers,
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) lease: Arc<Lease>,
     pub(crate) log: Arc<Follower>,
     pub(crate) workers: Arc<Workers>,
+    pub(crate) hooks: Arc<Hooks>,
     pub(crate) recordings: PathBuf,
     pub(crate) limits: Limits,
     pub(crate) secret_key: Option<SecretKey>,
@@ -237,9 +239,9 @@ impl Attempt<'_> {
         let stops = Stops::new(shared.lease.clone());
         let (sender, reports) = mpsc::channel(REPORTS);
         // In a task of its own: reporting a fact may wait for the server while frames go on.
-        let job = self.job(fence);
-        let mut pipeline =
-            tokio::spawn(pipeline::run(job, shared.frames.clone(), meter.clone(), sender, stops.clone()));
+        let outputs = self.outputs(meter.clone());
+        let pipeline = pipeline::run(self.job(fence), shared.frames.clone(), meter.clone(), sender, stops.clone());
+        let mut pipeline = tokio::spawn(outputs.around(stops.clone(), pipeline));
         let telling = tokio::spawn(tell(reporter.clone(), fence, reports));
 
         let (end, ended) = self.until_the_end(fence, &reporter, &mut pipeline, telling).await;
@@ -248,9 +250,27 @@ impl Attempt<'_> {
         shared.board.close(&meter);
     }
 
+    /// Where the scenario's recordings lie.
+    fn folder(&self) -> PathBuf {
+        self.shared.recordings.join(self.start.scenario.as_str())
+    }
+
+    fn outputs(&self, meter: Arc<Meter>) -> Outputs {
+        let Start { scenario, run, settings, .. } = &self.start;
+        Outputs {
+            scenario: scenario.clone(),
+            run: *run,
+            settings: settings.outputs.clone(),
+            folder: self.folder(),
+            nats: self.shared.control.clone(),
+            hooks: self.shared.hooks.clone(),
+            meter,
+        }
+    }
+
     fn job(&self, fence: u64) -> Job {
         let Start { scenario, run, settings, .. } = &self.start;
-        let folder = self.shared.recordings.join(scenario.as_str());
+        let folder = self.folder();
         Job {
             scenario: scenario.clone(),
             run: *run,

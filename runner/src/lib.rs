@@ -13,7 +13,8 @@
 //!
 //! And around it: `service` competes for starts (`starts`, evened out by `peers`), `attempt` obeys the log (`follow`),
 //! `facts` reports, `board` shows signs of life as long as the `lease` holds, with each scenario's numbers (`meter`), `workers`
-//! listens for inference, `erase` takes away what deleted scenarios have recorded.
+//! listens for inference, `outputs` writes stored results into files and tells webhooks of them, `erase` takes away what
+//! deleted scenarios have recorded.
 //!
 //! No model is ever loaded here, and nothing is decided: a runner claims, reports and lets go.
 
@@ -26,6 +27,7 @@ mod follow;
 mod lease;
 mod live;
 mod meter;
+mod outputs;
 pub mod overlay;
 mod patience;
 mod peers;

@@ -65,6 +65,9 @@ pub(crate) enum Trouble {
     Reporting,
     Queueing,
     Recording,
+    /// A file of results.
+    Writing,
+    Webhook,
 }
 
 impl Meter {

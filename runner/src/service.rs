@@ -19,6 +19,7 @@ use crate::{
     board::Board,
     erase,
     follow::Follower,
+    outputs::Hooks,
     peers::Peers,
     pipeline::Limits,
     starts::Starts,
@@ -34,12 +35,12 @@ const FAREWELL: Duration = Duration::from_secs(60);
 /// A runner's settings.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Recordings lie in `recordings/{scenario}/{run}.mp4` below it.
+    /// Recordings lie in `recordings/{scenario}/{run}.mp4` below it, files of results beside them.
     pub data: PathBuf,
     /// Scenarios at the same time.
     pub capacity: usize,
     pub limits: Limits,
-    /// What cameras' passwords are encrypted with; none: none can be read.
+    /// What cameras' passwords and webhooks' secrets are encrypted with; none: none can be read.
     pub secret_key: Option<SecretKey>,
 }
 
@@ -71,6 +72,7 @@ struct Base {
     frames: Nats,
     log: Arc<Follower>,
     workers: Arc<Workers>,
+    hooks: Arc<Hooks>,
     peers: Peers,
 }
 
@@ -88,7 +90,17 @@ pub async fn run(config: Config, control: Nats, frames: Nats, shutdown: Cancella
     let _erasing = AbortOnDropHandle::new(tokio::spawn(erase::follow(control.clone(), recordings.clone())));
     let workers = Arc::new(Workers::listen(frames.clone()));
     let peers = Peers::listen(control.clone());
-    let base = Base { config, recordings, control: control.clone(), frames: frames.clone(), log, workers, peers };
+    let hooks = Arc::new(Hooks::start(control.clone(), config.secret_key.clone()));
+    let base = Base {
+        config,
+        recordings,
+        control: control.clone(),
+        frames: frames.clone(),
+        log,
+        workers,
+        hooks: hooks.clone(),
+        peers,
+    };
     // A lease that was lost is not taken up again: the runner begins anew under another name, and the old one's attempts
     // say goodbye meanwhile.
     let mut farewells = JoinSet::new();
@@ -100,6 +112,7 @@ pub async fn run(config: Config, control: Nats, frames: Nats, shutdown: Cancella
     if tokio::time::timeout(GOODBYE, parting).await.is_err() {
         warn!("some scenarios were not let go in time");
     }
+    hooks.stop().await;
     control.flush().await;
     frames.flush().await;
     Ok(())
@@ -119,6 +132,7 @@ async fn serve(base: &Base, shutdown: &CancellationToken, farewells: &mut JoinSe
         lease,
         log: base.log.clone(),
         workers: base.workers.clone(),
+        hooks: base.hooks.clone(),
         recordings: base.recordings.clone(),
         limits: base.config.limits,
         secret_key: base.config.secret_key.clone(),

@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::Uuid;
 
+use crate::time::Timestamp;
+
 /// Why a name was not accepted. The text says what a good one looks like and quotes at most a few characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -179,6 +181,13 @@ impl RunId {
     pub const fn from_u128(value: u128) -> Self {
         Self(Uuid::from_u128(value))
     }
+
+    /// When it was made, by the clock of whoever made it; none: its name does not tell.
+    pub fn made_at(self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        let millis = i64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(i64::from(nanos / 1_000_000))?;
+        Some(Timestamp::from_millis(millis))
+    }
 }
 
 impl FromStr for RunId {
@@ -224,6 +233,8 @@ mod tests {
         assert!(serde_json::from_str::<CommandId>("\"a b\"").is_err());
         assert!(serde_json::from_str::<RunId>("\"x\"").is_err());
         let run = RunId::generate();
+        assert!(Timestamp::now().since(run.made_at().unwrap()).as_secs() < 60);
+        assert_eq!(RunId::from_u128(7).made_at(), None);
         assert_eq!(serde_json::from_str::<RunId>(&serde_json::to_string(&run).unwrap()).unwrap(), run);
     }
 }

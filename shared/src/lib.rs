@@ -9,17 +9,20 @@
 //! | [`settings`], [`catalog`] | what a scenario is told to do; which models there are |
 //! | [`domain`] | commands, facts, events, and the state that follows from them (pure) |
 //! | [`message`] | frames, raw results, stored detections, live video |
+//! | [`filter`], [`csv`] | some of the stored detections; as a table |
 //! | [`mp4`] | how MP4 tells that pictures are H.264 |
 //! | [`subjects`], [`streams`] | where everything lies on JetStream |
 //! | [`nats`], [`server`] | a connection; a server of one's own |
-//! | [`secret`] | cameras' passwords, encrypted |
+//! | [`secret`] | cameras' passwords and what webhooks are signed with, encrypted |
 //! | [`publish`], [`tail`] | storing one message; reading a stream in order |
 //! | [`log`], [`inbox`], [`detections`], [`nodes`] | the log, the way into it, what is stored of frames, signs of life |
 //! | [`telemetry`] | logging |
 
 pub mod catalog;
+pub mod csv;
 pub mod detections;
 pub mod domain;
+pub mod filter;
 pub mod geometry;
 pub mod id;
 pub mod inbox;

@@ -1,4 +1,5 @@
-//! Cameras' passwords: encrypted in a bucket of their own, so that neither the log nor an answer ever holds one.
+//! Cameras' passwords, and what webhooks are signed with: encrypted in a bucket of their own, so that neither the log nor
+//! an answer ever holds one.
 //!
 //! Settings name a secret; whoever has the key can read it. A secret is written once: what its name stands for never
 //! changes. It goes with its scenario.
@@ -55,6 +56,15 @@ pub struct NoRandomness;
 #[serde(try_from = "String", into = "String")]
 pub struct SecretName(String);
 
+/// What a secret of a scenario is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretKind {
+    /// A camera's password.
+    Password,
+    /// What a webhook's requests are signed with.
+    Signing,
+}
+
 /// Not a secret's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a secret's name is 16 hexadecimal digits")]
@@ -65,20 +75,23 @@ pub struct NameError;
 pub enum SecretError {
     #[error("the system gives no random numbers")]
     Randomness(#[from] NoRandomness),
-    #[error("the password can't be stored")]
+    #[error("the password or secret can't be stored")]
     Store(#[from] PublishFailed),
-    #[error("the password can't be read")]
+    #[error("the password or secret can't be read")]
     Read(#[source] LastRawMessageError),
     #[error("NATS does not answer in time")]
     Silent,
-    #[error("the scenario's password is not there any more: give it again by a PUT of the scenario's settings")]
+    #[error(
+        "the scenario's password or secret is not there any more: give it again by a PUT of the scenario's settings"
+    )]
     Gone,
     #[error(
-        "the scenario's password was encrypted with another key: give all APIs and runners the same secret_key_file"
+        "the scenario's password or secret was encrypted with another key: give all APIs and runners the same \
+         secret_key_file"
     )]
     OtherKey,
     /// The name stands for another one.
-    #[error("another password was given for the same command")]
+    #[error("another password or secret was given for the same command")]
     Differs,
 }
 
@@ -132,9 +145,14 @@ impl SecretKey {
 }
 
 impl SecretName {
-    /// Follows from the command that brings the secret, so that a repeat means the same one.
-    pub fn of(command: &CommandId) -> Self {
-        let digest = digest::digest(&digest::SHA256, command.as_str().as_bytes());
+    /// Follows from the command that brings the secret and from what it is for, so that a repeat means the same one.
+    pub fn of(command: &CommandId, kind: SecretKind) -> Self {
+        // No command's id holds a dot.
+        let suffix = match kind {
+            SecretKind::Password => "",
+            SecretKind::Signing => ".signing",
+        };
+        let digest = digest::digest(&digest::SHA256, format!("{command}{suffix}").as_bytes());
         Self(hex(digest.as_ref().get(..8).unwrap_or_default()))
     }
 }
@@ -233,8 +251,10 @@ mod tests {
             assert_eq!(bad.parse::<SecretKey>().unwrap_err(), KeyError);
         }
         assert_eq!(format!("{:?}", key()), "SecretKey");
-        let name = SecretName::of(&"k-1".parse().unwrap());
-        assert_eq!(name, SecretName::of(&"k-1".parse().unwrap()));
+        let of = |kind| SecretName::of(&"k-1".parse().unwrap(), kind);
+        let name = of(SecretKind::Password);
+        assert_eq!(name, of(SecretKind::Password));
+        assert_ne!(name, of(SecretKind::Signing));
         assert_eq!(SecretName::try_from(name.to_string()), Ok(name));
         assert_eq!(SecretName::try_from("../0123456789abc".to_owned()), Err(NameError));
     }

@@ -5,6 +5,7 @@
 mod outputs;
 mod preprocess;
 mod source;
+mod text;
 
 use std::{fmt, str::FromStr};
 
@@ -14,6 +15,7 @@ pub use self::{
     outputs::{Between, KeepDays, Outputs, Overlay, Record, Recorded, Scale},
     preprocess::{Preprocess, PreprocessError, Region},
     source::{ForCameras, Source, SourceUrl, SourceUrlError, Transport},
+    text::{TextFormat, Webhook, WebhookUrl, WebhookUrlError},
 };
 use crate::{geometry::InputSize, id::ModelName};
 

@@ -137,6 +137,16 @@ pub fn watching(scenario: &ScenarioId) -> String {
     format!("kadr.watch.{scenario}")
 }
 
+/// The consumer of a scenario's detections that holds how far its webhook was told.
+pub fn webhook_consumer(scenario: &ScenarioId) -> String {
+    format!("webhook-{scenario}")
+}
+
+/// The scenario of such a consumer.
+pub fn scenario_of_webhook(consumer: &str) -> Option<ScenarioId> {
+    consumer.strip_prefix("webhook-")?.parse().ok()
+}
+
 pub fn runner(runner: &RunnerId) -> String {
     format!("$KV.KADR_NODES.runner.{runner}")
 }
@@ -174,6 +184,7 @@ mod tests {
         assert_eq!(scenario_in(&event(&gate, "activated")), Some(gate.clone()));
         assert_eq!(event_kind_in(&event(&gate, "activated")), Some("activated"));
         assert_eq!(scenario_in(&command(&gate, &CommandId::generate())), Some(gate.clone()));
+        assert_eq!(scenario_of_webhook(&webhook_consumer(&gate)), Some(gate.clone()));
         assert_eq!(scenario_in(&detections(&gate)), Some(gate));
         let model: ModelName = "yolov8n".parse().unwrap();
         assert_eq!(model_in(&workers(&model)), Some(model));

@@ -1,50 +1,65 @@
-//! Settings as they are given: with a password, which goes no further than where it is encrypted.
+//! Settings as they are given: with secrets, which go no further than where they are encrypted.
 
 use std::fmt;
 
-use kadr_shared::{secret, settings::Settings};
+use kadr_shared::{
+    secret::{self, SecretKind},
+    settings::Settings,
+};
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
-/// A scenario's settings, and its camera's password.
+/// A scenario's settings, and what was given with them that is never shown.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Given {
     pub(crate) settings: Settings,
-    pub(crate) password: Option<Password>,
+    pub(crate) secrets: Vec<(SecretKind, Secret)>,
 }
 
 /// Never shown.
 #[derive(PartialEq)]
-pub(crate) struct Password(pub(crate) String);
+pub(crate) struct Secret(pub(crate) String);
 
-impl fmt::Debug for Password {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password")
+        f.write_str("Secret")
     }
 }
 
 impl<'de> Deserialize<'de> for Given {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut body = Value::deserialize(deserializer)?;
-        let source = body.get_mut("source").and_then(Value::as_object_mut);
-        let (password, secret) = source.map_or((None, None), |s| (s.remove("password"), s.remove("secret")));
+        let mut take = |part: &str, field: &str| {
+            let value = body.pointer_mut(part).and_then(Value::as_object_mut).and_then(|part| part.remove(field));
+            value.filter(|value| !value.is_null())
+        };
+        let (password, signing) = (take("/source", "password"), take("/outputs/webhook", "secret"));
         // It is this API's word for what it has kept.
-        if secret.is_some() {
+        if take("/source", "secret").is_some() {
             return Err(D::Error::custom("unknown field `secret`: give source.password"));
         }
         let settings: Settings = serde_json::from_value(body).map_err(D::Error::custom)?;
-        let password = match password {
-            None | Some(Value::Null) => None,
-            Some(_) if !settings.source.url.is_live() => {
-                return Err(D::Error::custom("source.password is for cameras: leave it out for a file"));
+        if password.is_some() && !settings.source.url.is_live() {
+            return Err(D::Error::custom("source.password is for cameras: leave it out for a file"));
+        }
+        if password.is_some() && settings.source.username.is_none() {
+            return Err(D::Error::custom("source.password needs source.username beside it"));
+        }
+        let mut secrets = Vec::new();
+        let given = [
+            (SecretKind::Password, "source.password", password),
+            (SecretKind::Signing, "outputs.webhook.secret", signing),
+        ];
+        for (kind, field, value) in given {
+            match value {
+                None => {}
+                Some(Value::String(text)) if (1..=secret::LONGEST).contains(&text.len()) => {
+                    secrets.push((kind, Secret(text)));
+                }
+                Some(_) => return Err(D::Error::custom(format!("{field} is a text of 1 to 1024 bytes"))),
             }
-            Some(_) if settings.source.username.is_none() => {
-                return Err(D::Error::custom("source.password needs source.username beside it"));
-            }
-            Some(Value::String(text)) if (1..=secret::LONGEST).contains(&text.len()) => Some(Password(text)),
-            Some(_) => return Err(D::Error::custom("source.password is a text of 1 to 1024 bytes")),
-        };
-        Ok(Self { settings, password })
+        }
+        Ok(Self { settings, secrets })
     }
 }
 
@@ -57,12 +72,18 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_taken_out_of_the_settings() {
+    fn secrets_are_taken_out_of_the_settings() {
         let given = parse(r#"{"url": "rtsp://cam/1", "username": "me", "password": "hunter2"}"#).unwrap();
-        assert_eq!(given.password, Some(Password("hunter2".into())));
+        assert_eq!(given.secrets, [(SecretKind::Password, Secret("hunter2".into()))]);
         assert!(!serde_json::to_string(&given.settings).unwrap().contains("hunter2"));
         assert!(!format!("{given:?}").contains("hunter2"));
-        assert_eq!(parse(r#"{"url": "/a.mp4"}"#).unwrap().password, None);
+        assert_eq!(parse(r#"{"url": "/a.mp4"}"#).unwrap().secrets, []);
+
+        let hook =
+            r#"{"source": {"url": "/a.mp4"}, "outputs": {"webhook": {"url": "http://b/", "secret": "hunter2"}}}"#;
+        let given: Given = serde_json::from_str(hook).unwrap();
+        assert_eq!(given.secrets, [(SecretKind::Signing, Secret("hunter2".into()))]);
+        assert!(!serde_json::to_string(&given.settings).unwrap().contains("hunter2"));
     }
 
     #[test]
@@ -77,5 +98,8 @@ mod tests {
             let error = parse(source).unwrap_err();
             assert!(error.contains(words) && !error.contains("hunter2"), "{error}");
         }
+        let hook = r#"{"source": {"url": "/a"}, "outputs": {"webhook": {"url": "http://b/", "secret": ["hunter2"]}}}"#;
+        let error = serde_json::from_str::<Given>(hook).unwrap_err().to_string();
+        assert!(error.contains("outputs.webhook.secret") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -5,6 +5,8 @@ use kadr_shared::settings::{self, RestartPolicy, Settings};
 use poem_openapi::{Enum, Object};
 use serde::Serialize;
 
+use super::text::{FileFormat, Webhook};
+
 /// What a scenario is told to do. Only `source` has to be given.
 #[derive(Debug, Clone, PartialEq, Serialize, Object)]
 #[oai(rename = "Settings")]
@@ -129,6 +131,13 @@ struct Outputs {
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     record: Option<Record>,
+    /// Files of each run's results, beside its video on the runner's disk.
+    #[oai(default, skip_serializing_if_is_empty)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<FileFormat>,
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<Webhook>,
 }
 
 /// What is recorded, and for how long it is kept: the oldest goes first.
@@ -278,9 +287,15 @@ impl From<&settings::Analysis> for Analysis {
 }
 
 impl From<&settings::Outputs> for Outputs {
-    fn from(settings::Outputs { video, overlay, record }: &settings::Outputs) -> Self {
+    fn from(settings::Outputs { video, overlay, record, files, webhook }: &settings::Outputs) -> Self {
         let overlay = (*overlay != settings::Overlay::default()).then(|| overlay.into());
-        Self { video: *video, overlay, record: record.as_ref().map(Into::into) }
+        Self {
+            video: *video,
+            overlay,
+            record: record.as_ref().map(Into::into),
+            files: files.iter().map(Into::into).collect(),
+            webhook: webhook.as_ref().map(Into::into),
+        }
     }
 }
 
@@ -372,7 +387,9 @@ mod tests {
             "masks": [[[0, 0], [9, 0], [9, 9]]]},
         "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "class_agnostic": true, "classes": ["car", "bus"]},
         "outputs": {"video": false, "overlay": {"boxes": true, "labels": false, "confidence": true, "caption": false,
-            "scale": 2.0, "between": "interpolate"}, "record": {"what": "untouched", "keep_days": 0.5, "keep_bytes": 9}}, "restart": {"policy": "always", "limit": 9}}"#;
+            "scale": 2.0, "between": "interpolate"}, "record": {"what": "untouched", "keep_days": 0.5, "keep_bytes": 9},
+            "files": ["csv"], "webhook": {"url": "http://b/", "classes": ["car"], "confidence": 0.5, "rate": 2.0}},
+        "restart": {"policy": "always", "limit": 9}}"#;
 
     #[test]
     fn what_is_shown_is_what_the_domain_would_write() {
@@ -395,14 +412,16 @@ mod tests {
             ("Outputs", "/outputs"),
             ("Overlay", "/outputs/overlay"),
             ("Record", "/outputs/record"),
+            ("Webhook", "/outputs/webhook"),
             ("Restart", "/restart"),
         ] {
             let documented: Vec<_> = registry.schemas[schema].properties.iter().map(|(name, _)| *name).collect();
             let mut fields: Vec<_> =
                 full.pointer(part.trim_end_matches('/')).unwrap().as_object().unwrap().keys().collect();
-            // It is given, and goes no further: `Given`.
-            let password = "password".to_owned();
+            // They are given, and go no further: `Given`.
+            let (password, secret) = ("password".to_owned(), "secret".to_owned());
             fields.extend((schema == "Source").then_some(&password));
+            fields.extend((schema == "Webhook").then_some(&secret));
             fields.sort();
             let mut sorted = documented.clone();
             sorted.sort_unstable();

@@ -7,7 +7,7 @@ use kadr_shared::{
     domain::State,
     id::{CommandId, ScenarioId},
     moment::Moment,
-    secret::{self, SecretError, SecretName},
+    secret::{self, SecretError, SecretKind, SecretName},
     settings::Settings,
     telemetry::chain,
 };
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{answers::Accepted, params::KeyParam, scenarios::ScenariosApi};
 use crate::{
-    body::{Body, Given, Password, Scenario},
+    body::{Body, Given, Scenario, Secret},
     problem::{Problem, ProblemName},
     time_travel::{self, AsOf, Past},
 };
@@ -32,6 +32,9 @@ impl ScenariosApi {
         let names = || {
             let model = self.services.catalog.model(&settings.model)?;
             model.classes(&settings.analysis.classes)?;
+            if let Some(webhook) = &settings.outputs.webhook {
+                model.classes(&webhook.classes)?;
+            }
             Ok(())
         };
         match names() {
@@ -40,33 +43,42 @@ impl ScenariosApi {
         }
     }
 
-    /// Encrypts the password, if there is one; the settings then name it.
-    pub(super) async fn keep_password(
+    /// Encrypts what is secret, if there is anything; the settings then name it.
+    pub(super) async fn keep_secrets(
         &self,
         id: &ScenarioId,
         key: &CommandId,
         given: Given,
     ) -> Result<Settings, Problem> {
-        let Given { mut settings, password } = given;
-        let Some(Password(password)) = password else { return Ok(settings) };
-        let Some(secret_key) = &self.services.secret_key else {
-            return Err(Problem::new(
-                ProblemName::InvalidBody,
-                "this API has no key to encrypt passwords with: give all APIs and runners one by secret_key_file \
-                 (KADR_SECRET_KEY_FILE)",
-            ));
-        };
-        let name = SecretName::of(key);
-        match secret::keep(&self.services.nats, secret_key, id, &name, &password).await {
-            Ok(()) => settings.source.secret = Some(name),
-            Err(SecretError::Differs) => {
+        let Given { mut settings, secrets } = given;
+        for (kind, Secret(text)) in secrets {
+            let Some(secret_key) = &self.services.secret_key else {
                 return Err(Problem::new(
-                    ProblemName::IdempotencyConflict,
-                    "the key has been used with another password: use another key for another command",
+                    ProblemName::InvalidBody,
+                    "this API has no key to encrypt passwords with: give all APIs and runners one by secret_key_file \
+                     (KADR_SECRET_KEY_FILE)",
                 ));
+            };
+            let name = SecretName::of(key, kind);
+            match secret::keep(&self.services.nats, secret_key, id, &name, &text).await {
+                Ok(()) => {}
+                Err(SecretError::Differs) => {
+                    return Err(Problem::new(
+                        ProblemName::IdempotencyConflict,
+                        "the key has been used with another password or secret: use another key for another command",
+                    ));
+                }
+                Err(error @ (SecretError::OtherKey | SecretError::Randomness(_))) => {
+                    return Err(Problem::internal(&error));
+                }
+                Err(error) => return Err(Problem::new(ProblemName::Unavailable, chain(&error))),
             }
-            Err(error @ (SecretError::OtherKey | SecretError::Randomness(_))) => return Err(Problem::internal(&error)),
-            Err(error) => return Err(Problem::new(ProblemName::Unavailable, chain(&error))),
+            match (kind, &mut settings.outputs.webhook) {
+                (SecretKind::Password, _) => settings.source.secret = Some(name),
+                (SecretKind::Signing, Some(webhook)) => webhook.secret = Some(name),
+                // It stood in one.
+                (SecretKind::Signing, None) => {}
+            }
         }
         Ok(settings)
     }

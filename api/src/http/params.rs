@@ -3,8 +3,10 @@
 use std::{borrow::Cow, str::FromStr};
 
 use kadr_shared::{
+    filter::Rate,
     id::{CommandId, ScenarioId},
     moment::{Moment, MomentError},
+    settings::Ratio,
 };
 use poem_openapi::{
     registry::{MetaSchema, MetaSchemaRef},
@@ -68,6 +70,59 @@ name_parameter!(
     AtParam(At),
     "string_moment",
     "^([0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$"
+);
+
+macro_rules! number_parameter {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $schema:literal, $least:literal, $most:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        pub(super) struct $name(pub(super) $inner);
+
+        impl Type for $name {
+            const IS_REQUIRED: bool = true;
+            type RawValueType = Self;
+            type RawElementValueType = Self;
+
+            fn name() -> Cow<'static, str> {
+                $schema.into()
+            }
+
+            fn schema_ref() -> MetaSchemaRef {
+                let bounds = MetaSchema { minimum: Some($least), maximum: Some($most), ..MetaSchema::new("number") };
+                MetaSchemaRef::Inline(Box::new(bounds))
+            }
+
+            fn as_raw_value(&self) -> Option<&Self> {
+                Some(self)
+            }
+
+            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+                Box::new(std::iter::once(self))
+            }
+        }
+
+        impl ParseFromParameter for $name {
+            fn parse_from_parameter(value: &str) -> ParseResult<Self> {
+                value.parse().map(Self).map_err(ParseError::custom)
+            }
+        }
+    };
+}
+
+number_parameter!(
+    /// The least confidence.
+    ConfidenceParam(Ratio),
+    "number_confidence",
+    0.0,
+    1.0
+);
+
+number_parameter!(
+    /// Results a second.
+    RateParam(Rate),
+    "number_rate",
+    0.01,
+    1000.0
 );
 
 /// A moment as it comes in an address, where a `+` that is not written as `%2B` arrives as a space.

@@ -80,11 +80,7 @@ impl ScenariosApi {
         let read = self.services.model.scenario(&id).await?;
         match read.found.and_then(|state| self.show(&id, &state, read.seq)) {
             Some(scenario) => Ok(Body(scenario)),
-            None => Err(Problem::new(
-                ProblemName::NotFound,
-                "there is no scenario of this id: see /v1/scenarios for those that exist",
-            )
-            .into()),
+            None => Err(no_such().into()),
         }
     }
 
@@ -134,7 +130,7 @@ impl ScenariosApi {
             None => id_from(&key)?,
         };
         self.check_names(&id, &key, &given.settings).await?;
-        let settings = self.keep_password(&id, &key, given).await?;
+        let settings = self.keep_secrets(&id, &key, given).await?;
         let location = format!("/v1/scenarios/{id}");
         let answer = self.services.commands.ask(&id, &key, Command::Create { settings }).await?;
         let Some(outcome) = answer else {
@@ -148,8 +144,8 @@ impl ScenariosApi {
 
     /// Give a scenario that does not run other settings
     ///
-    /// All of them: what is left out gets its default, not what it was; a camera's password has to be given again. Repeating a request with its `Idempotency-Key`
-    /// gives the first one's answer.
+    /// All of them: what is left out gets its default, not what it was; a camera's password and a webhook's secret have to
+    /// be given again. Repeating a request with its `Idempotency-Key` gives the first one's answer.
     #[oai(path = "/:id", method = "put", operation_id = "configure_scenario")]
     async fn configure(
         &self,
@@ -162,7 +158,7 @@ impl ScenariosApi {
         let (IdParam(id), Strict(given, _)) = (id.0, body);
         let key = key_or_new(key.0);
         self.check_names(&id, &key, &given.settings).await?;
-        let settings = self.keep_password(&id, &key, given).await?;
+        let settings = self.keep_secrets(&id, &key, given).await?;
         match self.services.commands.ask(&id, &key, Command::Reconfigure { settings }).await? {
             None => Ok(ConfigureAnswer::Accepted(accepted(&key, None))),
             Some(outcome) => match outcome.refusal {
@@ -251,6 +247,11 @@ impl ScenariosApi {
         };
         Err(Problem::new(ProblemName::NotFound, detail))
     }
+}
+
+/// For what asks for a scenario that has to exist.
+pub(super) fn no_such() -> Problem {
+    Problem::new(ProblemName::NotFound, "there is no scenario of this id: see /v1/scenarios for those that exist")
 }
 
 /// For what asks for a log, which a deleted scenario has, too.

@@ -82,7 +82,7 @@ async fn analyze(
     client.command(&id, "start", &CommandId::generate()).await?;
     let end = watch::until_ended(&client, &nats, &id, stop).await?;
     let recordings = kadr_runner::Config::new(config.data.clone()).recordings();
-    let outputs = Outputs::write(&client, &nats, &id, &end, &recordings, out).await?;
+    let outputs = Outputs::write(&client, &nats, &id, &end, &recordings, out, args.csv).await?;
     if !args.analysis.no_video && !outputs.has_video() && end.shortfall().is_none() {
         return Err(anyhow!("every frame was analysed but the annotated video is missing"));
     }

@@ -1,4 +1,6 @@
-//! `kadr scenario`: the REST API for people.
+//! `kadr scenario`: the REST API for people. Printing results stands in [`detections`].
+
+mod detections;
 
 use std::path::Path;
 
@@ -7,25 +9,27 @@ use kadr_shared::id::{CommandId, ScenarioId};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{AnalysisArgs, ClientArgs, Keyed, ScenarioCommand, SourceArgs, TransportArg},
+    args::{AnalysisArgs, ClientArgs, Keyed, OutputArgs, ScenarioCommand, SourceArgs, TransportArg},
     client::{Accepted, Camera, Client, Configured, Scenario},
     print,
 };
 
 pub async fn run(command: ScenarioCommand) -> Result<()> {
     match command {
-        ScenarioCommand::Create { id, source, analysis, client } => {
-            let settings = settings(given(source)?, &analysis);
+        ScenarioCommand::Create { id, source, analysis, outputs, client } => {
+            let settings = with_outputs(settings(given(source)?, &analysis), outputs)?;
             show(&Client::new(&client.api)?.create(&id, &settings).await?, client.json)
         }
         ScenarioCommand::List { client } => list(&client).await,
         ScenarioCommand::Get { id, at, client } => show(&Client::new(&client.api)?.get_at(&id, at).await?, client.json),
         ScenarioCommand::History { id, client } => history(&id, &client).await,
-        ScenarioCommand::Configure { id, source, analysis, key, client } => {
-            configure(&id, &settings(given(source)?, &analysis), key, &client).await
+        ScenarioCommand::Configure { id, source, analysis, outputs, key, client } => {
+            let settings = with_outputs(settings(given(source)?, &analysis), outputs)?;
+            configure(&id, &settings, key, &client).await
         }
         ScenarioCommand::Start(keyed) => command_of(keyed, "start").await,
         ScenarioCommand::Stop(keyed) => command_of(keyed, "stop").await,
+        ScenarioCommand::Detections(args) => detections::run(args).await,
         ScenarioCommand::Delete { id, client } => delete(&id, &client).await,
     }
 }
@@ -87,6 +91,28 @@ pub fn settings(source: Value, analysis: &AnalysisArgs) -> Value {
     })
 }
 
+/// The same with what is made of results, and the webhook's secret if there is one.
+fn with_outputs(mut settings: Value, args: OutputArgs) -> Result<Value> {
+    let outputs = &mut settings["outputs"];
+    if !args.files.is_empty() {
+        outputs["files"] = args.files.iter().map(|format| format.name()).collect();
+    }
+    if let Some(url) = args.webhook {
+        let mut webhook = json!({ "url": url, "classes": args.webhook_classes });
+        if let Some(confidence) = args.webhook_confidence {
+            webhook["confidence"] = confidence.get().into();
+        }
+        if let Some(rate) = args.webhook_rate {
+            webhook["rate"] = rate.get().into();
+        }
+        if let Some(file) = args.webhook_secret_file {
+            webhook["secret"] = first_line(&file)?.into();
+        }
+        outputs["webhook"] = webhook;
+    }
+    Ok(settings)
+}
+
 /// The source's part of them, with the password if there is one.
 fn given(args: SourceArgs) -> Result<Value> {
     let mut source = json!({ "url": absolute(&args.source)? });
@@ -109,7 +135,7 @@ fn given(args: SourceArgs) -> Result<Value> {
 fn first_line(file: &Path) -> Result<String> {
     let text =
         if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
-    let text = text.with_context(|| format!("can't read the password from {}", file.display()))?;
+    let text = text.with_context(|| format!("can't read a secret from {}", file.display()))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

@@ -1,6 +1,5 @@
 //! A real camera in a running system: it is analysed, goes away, comes back, and its password is never seen.
 
-use futures::StreamExt;
 use kadr_shared::{
     nats::Nats,
     subjects,
@@ -12,7 +11,7 @@ use crate::support::{
     clips::clip,
     home::{Home, MODEL},
     http,
-    store::{at_least, happened, log_of, recorded, stored},
+    store::{at_least, everything_stored, happened, log_of, recorded, stored},
     up::Up,
 };
 
@@ -26,22 +25,6 @@ async fn health(up: &Up, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) 
         wanted(&scenario["health"]).then_some(scenario)
     })
     .await
-}
-
-/// Every message of every stream, as text.
-async fn everything_stored(nats: &Nats) -> String {
-    let mut text = String::new();
-    let mut names = nats.jetstream.stream_names();
-    while let Some(name) = names.next().await {
-        let stream = nats.jetstream.get_stream(name.unwrap()).await.unwrap();
-        let state = &stream.cached_info().state;
-        for sequence in state.first_sequence..=state.last_sequence {
-            if let Ok(message) = stream.get_raw_message(sequence).await {
-                text.push_str(&String::from_utf8_lossy(&message.payload));
-            }
-        }
-    }
-    text
 }
 
 #[tokio::test]

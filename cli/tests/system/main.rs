@@ -16,6 +16,7 @@ mod leadership;
 mod live;
 mod models;
 mod outage;
+mod outputs;
 mod projection;
 mod support;
 mod time_travel;

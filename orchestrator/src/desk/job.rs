@@ -2,7 +2,10 @@
 
 use std::{cmp::Ordering, time::Duration};
 
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use async_nats::jetstream::{
+    ErrorCode,
+    stream::{ConsumerErrorKind, LastRawMessageErrorKind},
+};
 use kadr_shared::{
     domain::{Cause, EventData},
     id::ScenarioId,
@@ -53,13 +56,15 @@ impl Job {
         (self.scenario, ended)
     }
 
-    /// Takes a scenario's detections, recordings and passwords away before the log says that it is deleted: doing it twice is harmless.
+    /// Takes a scenario's detections, what its webhook has been told of them, its recordings and its passwords away before
+    /// the log says that it is deleted: doing it twice is harmless.
     pub(super) async fn delete(self, cause: Cause, actor: String, data: EventData) -> (ScenarioId, Ended) {
         let ended = async {
             match self.look().await? {
                 Ended::Void => {}
                 other => return Ok(other),
             }
+            self.forget_webhook().await?;
             self.purge(subjects::DETECTIONS, subjects::detections(&self.scenario)).await?;
             self.purge(subjects::RECORDINGS, subjects::recordings(&self.scenario)).await?;
             self.purge(subjects::SECRETS_STREAM, subjects::secrets_of(&self.scenario)).await?;
@@ -118,6 +123,17 @@ impl Job {
         timeout(PATIENCE, read).await.map_err(|_| "the log can't be read in time".to_owned())?
     }
 
+    async fn forget_webhook(&self) -> Result<(), String> {
+        let consumer = subjects::webhook_consumer(&self.scenario);
+        let forget = self.nats.jetstream.delete_consumer_from_stream(consumer, subjects::DETECTIONS);
+        match timeout(PATIENCE, forget).await.map_err(|_| "the webhook's consumer can't be deleted in time")? {
+            Err(error) if !is_missing(&error.kind()) => {
+                Err(format!("the webhook's consumer can't be deleted: {}", chain(&error)))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     async fn purge(&self, stream: &'static str, filter: String) -> Result<(), String> {
         let purge = async {
             let stream = self.nats.jetstream.get_stream(stream).await.map_err(|e| chain(&e))?;
@@ -126,4 +142,8 @@ impl Job {
         let purged = timeout(PATIENCE, purge).await.map_err(|_| format!("{stream} can't be purged in time"))?;
         purged.map(|_| ()).map_err(|error| format!("can't purge {stream}: {error}"))
     }
+}
+
+fn is_missing(kind: &ConsumerErrorKind) -> bool {
+    matches!(kind, ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_NOT_FOUND)
 }

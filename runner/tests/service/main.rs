@@ -6,7 +6,9 @@
 mod cameras;
 mod erase;
 mod frames;
+mod outputs;
 mod preprocess;
+mod receiver;
 mod resume;
 mod starts;
 mod world;

@@ -20,6 +20,7 @@ use kadr_shared::{
     nats::Nats,
     nodes::RunnerBeat,
     publish::Stored,
+    secret::SecretKey,
     settings::Settings,
     subjects::{self, FrameClass},
     tail::Tail,
@@ -32,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct World {
     pub(crate) nats: Nats,
     pub(crate) folder: TempDir,
+    /// That runners read secrets with.
+    pub(crate) secret_key: Option<SecretKey>,
     server: TestServer,
     inbox: Tail,
 }
@@ -41,14 +44,16 @@ impl World {
         let server = TestServer::start().await;
         let nats = server.nats().await;
         let inbox = Tail::new(nats.jetstream.clone(), subjects::INBOX, subjects::INBOX_ALL, 1);
-        Self { nats, folder: tempfile::tempdir().unwrap(), server, inbox }
+        Self { nats, folder: tempfile::tempdir().unwrap(), secret_key: None, server, inbox }
     }
 
     /// A runner that can be killed without a word: it has threads of its own.
     pub(crate) fn runner(&self, capacity: usize) -> Runner {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (url, stop) = (self.server.url().to_owned(), CancellationToken::new());
-        let config = Config { capacity, limits: Limits::default(), ..Config::new(self.folder.path().to_owned()) };
+        let secret_key = self.secret_key.clone();
+        let data = self.folder.path().to_owned();
+        let config = Config { capacity, limits: Limits::default(), secret_key, ..Config::new(data) };
         let shutdown = stop.clone();
         let task = runtime.spawn(async move {
             let control = Nats::connect(&url, "control").await.unwrap();
@@ -82,7 +87,17 @@ impl World {
         source: &Path,
         model: &str,
     ) -> u64 {
-        let settings = Box::new(settings(source, model));
+        self.start_settings(scenario, run, attempt, settings(source, model)).await
+    }
+
+    pub(crate) async fn start_settings(
+        &self,
+        scenario: &ScenarioId,
+        run: RunId,
+        attempt: u32,
+        settings: Settings,
+    ) -> u64 {
+        let settings = Box::new(settings);
         self.append(scenario, EventData::StartRequested { run, attempt, settings }).await
     }
 
@@ -95,6 +110,29 @@ impl World {
         let entry = timeout(PATIENCE, self.inbox.next()).await.expect("a fact in time");
         let scenario = subjects::scenario_in(&entry.message.subject).unwrap();
         (scenario, serde_json::from_slice(&entry.message.payload).unwrap())
+    }
+
+    /// The next claim of this start, whatever else is told before it; who claims.
+    pub(crate) async fn next_claim(&mut self, start: u64) -> RunnerId {
+        loop {
+            // Facts of a killed one may still be on their way.
+            let (_, envelope) = self.fact().await;
+            if envelope.fact == (Fact::Claimed { start }) {
+                return envelope.runner;
+            }
+        }
+    }
+
+    /// The end of an attempt.
+    pub(crate) async fn ended(&mut self, fence: u64) {
+        loop {
+            let (_, envelope) = self.fact().await;
+            match envelope.fact {
+                Fact::Ended { fence: of, .. } if of == fence => return,
+                Fact::Failed { fence: of, .. } => assert_ne!(of, fence, "{envelope:?}"),
+                _ => {}
+            }
+        }
     }
 
     /// The next claim, which must be of this start; who claims.
@@ -168,7 +206,7 @@ impl World {
 
 pub(crate) const MODEL: &str = "tiny";
 
-fn settings(source: &Path, model: &str) -> Settings {
+pub(crate) fn settings(source: &Path, model: &str) -> Settings {
     let body = serde_json::json!({
         "source": {"url": source}, "model": model, "analysis": {"input_size": "64x64"}, "outputs": {"video": false},
     });

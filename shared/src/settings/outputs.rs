@@ -5,6 +5,8 @@ use std::{num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::text::{self, TextFormat, Webhook};
+
 /// What is made besides the stored detections.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -17,11 +19,17 @@ pub struct Outputs {
     /// A recording to go back to, of a camera.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<Record>,
+    /// Files of each run's results, beside its video.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "text::without_repeats")]
+    pub files: Vec<TextFormat>,
+    /// Where results are sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<Webhook>,
 }
 
 impl Default for Outputs {
     fn default() -> Self {
-        Self { video: true, overlay: Overlay::default(), record: None }
+        Self { video: true, overlay: Overlay::default(), record: None, files: Vec::new(), webhook: None }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What an analysis leaves behind: `annotated.mp4`, `detections.jsonl`, `events.jsonl`, and a few lines on the screen.
+//! What an analysis leaves behind: `annotated.mp4`, `detections.jsonl` (and `.csv`), `events.jsonl`, and a few lines on the
+//! screen.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use kadr_shared::{id::ScenarioId, message::detection::FrameDetections, nats::Nats, subjects, tail::Tail};
+use kadr_shared::{csv, id::ScenarioId, message::detection::FrameDetections, nats::Nats, subjects, tail::Tail};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -32,21 +33,30 @@ impl Outputs {
         end: &End,
         recordings: &Path,
         out: &Path,
+        csv: bool,
     ) -> Result<Self> {
         let events = client.all_events(id, 1).await?;
         let events_file = out.join("events.jsonl");
-        let mut lines = JsonLines::create(&events_file)?;
+        let mut lines = Lines::create(&events_file)?;
         for event in &events {
             lines.write(event)?;
         }
         lines.finish()?;
 
         let detections_file = out.join("detections.jsonl");
-        let mut lines = JsonLines::create(&detections_file)?;
-        let objects = copy_detections(nats, id, end.frames, &mut lines).await?;
-        lines.finish()?;
-
+        let mut lines = Lines::create(&detections_file)?;
         let mut files = vec![detections_file, events_file];
+        let mut table = None;
+        if csv {
+            let file = out.join("detections.csv");
+            table = Some(Lines::create(&file)?);
+            files.insert(1, file);
+        }
+        let objects = copy_detections(nats, id, end.frames, &mut lines, table.as_mut()).await?;
+        lines.finish()?;
+        if let Some(table) = table {
+            table.finish()?;
+        }
         let video = out.join("annotated.mp4");
         let recorded = recording(&recordings.join(id.as_str()));
         let has_video = recorded.is_some();
@@ -91,8 +101,12 @@ async fn copy_detections(
     nats: &Nats,
     id: &ScenarioId,
     frames: u64,
-    lines: &mut JsonLines,
+    lines: &mut Lines,
+    mut table: Option<&mut Lines>,
 ) -> Result<BTreeMap<String, u64>> {
+    if let Some(table) = &mut table {
+        table.text(csv::HEADER)?;
+    }
     let mut tail = Tail::new(nats.jetstream.clone(), subjects::DETECTIONS, subjects::detections(id), 1);
     let mut objects = BTreeMap::new();
     for frame in 0..frames {
@@ -106,6 +120,9 @@ async fn copy_detections(
             *objects.entry(detection.label.clone()).or_insert(0) += 1;
         }
         lines.write(&result)?;
+        if let Some(table) = &mut table {
+            table.text(&csv::lines(&result))?;
+        }
     }
     Ok(objects)
 }
@@ -116,13 +133,13 @@ fn recording(folder: &Path) -> Option<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).find(|path| path.extension().is_some_and(|e| e == "mp4"))
 }
 
-/// A file of JSON lines.
-struct JsonLines {
+/// A file of lines.
+struct Lines {
     path: PathBuf,
     file: std::io::BufWriter<std::fs::File>,
 }
 
-impl JsonLines {
+impl Lines {
     fn create(path: &Path) -> Result<Self> {
         let file = std::fs::File::create(path).with_context(|| format!("can't write {}", path.display()))?;
         Ok(Self { path: path.to_owned(), file: std::io::BufWriter::new(file) })
@@ -130,7 +147,11 @@ impl JsonLines {
 
     fn write<T: Serialize>(&mut self, value: &T) -> Result<()> {
         let line = serde_json::to_string(value).context("can't be written as JSON")?;
-        writeln!(self.file, "{line}").with_context(|| format!("can't write {}", self.path.display()))
+        self.text(&(line + "\n"))
+    }
+
+    fn text(&mut self, lines: &str) -> Result<()> {
+        self.file.write_all(lines.as_bytes()).with_context(|| format!("can't write {}", self.path.display()))
     }
 
     fn finish(mut self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What lies in the streams, read without the API.
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use kadr_shared::{
     id::ScenarioId, log, message::detection::FrameDetections, nats::Nats, subjects, tail::Tail, testkit::eventually,
 };
@@ -75,6 +75,22 @@ pub(crate) async fn happened(nats: &Nats, scenario: &str, kind: &str) -> Value {
         Ok(event) => event,
         Err(_) => panic!("there was no {kind}: {:#?}", log_of(nats, scenario).await),
     }
+}
+
+/// Every message of every stream, as text.
+pub(crate) async fn everything_stored(nats: &Nats) -> String {
+    let mut text = String::new();
+    let mut names = nats.jetstream.stream_names();
+    while let Some(name) = names.next().await {
+        let stream = nats.jetstream.get_stream(name.unwrap()).await.unwrap();
+        let state = &stream.cached_info().state;
+        for sequence in state.first_sequence..=state.last_sequence {
+            if let Ok(message) = stream.get_raw_message(sequence).await {
+                text.push_str(&String::from_utf8_lossy(&message.payload));
+            }
+        }
+    }
+    text
 }
 
 fn id(scenario: &str) -> ScenarioId {
