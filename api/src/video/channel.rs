@@ -53,8 +53,10 @@ pub(crate) struct Channel {
     asked: Mutex<Instant>,
     /// When a player of HLS last asked for what comes next.
     listed: Mutex<Option<Instant>>,
-    /// Somebody came new.
+    /// A viewer came new, who wants a key frame.
     came: Notify,
+    /// A player of HLS came new, who wants what there is.
+    listed_anew: Notify,
     /// There is a new picture.
     pictures: Notify,
 }
@@ -81,6 +83,7 @@ impl Channel {
             asked: Mutex::new(Instant::now()),
             listed: Mutex::default(),
             came: Notify::new(),
+            listed_anew: Notify::new(),
             pictures: Notify::new(),
         }
     }
@@ -94,7 +97,7 @@ impl Channel {
     pub(crate) fn list(&self) {
         let before = lock(&self.listed).replace(Instant::now());
         if before.is_none_or(|before| before.elapsed() > LINGER) {
-            self.came.notify_one();
+            self.listed_anew.notify_one();
         }
     }
 
@@ -151,6 +154,7 @@ impl Channel {
                 () = stop.cancelled() => return,
                 _ = due.tick() => self.say(nats, scenario, false).await,
                 () = self.came.notified() => self.say(nats, scenario, true).await,
+                () = self.listed_anew.notified() => self.say(nats, scenario, false).await,
                 entry = tail.next() => {
                     let headers = entry.message.headers.clone().unwrap_or_default();
                     match AccessUnit::parse(&headers, entry.message.payload.clone()) {

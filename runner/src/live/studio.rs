@@ -193,10 +193,11 @@ impl Studio {
             let key_after_ms = FIRST_KEY_AFTER_MS;
             self.coder = Some(Coder { encoder, size, colour, stream, group, key_ms: None, key_after_ms, frames: 0 });
         }
+        // A new encoder begins with one anyway.
         let wanted = self.watchers.take_key();
         let Some(coder) = &mut self.coder else { return Err("there is no encoder".to_owned()) };
         let due = coder.key_ms.is_some_and(|key_ms| frame.pts_ms - key_ms >= coder.key_after_ms);
-        if due || wanted {
+        if due || wanted && coder.frames > 0 {
             coder.encoder.begin_anew();
         }
         let coded = coder.encoder.encode(&frame.picture, coder.frames, frame.pts_ms).map_err(|error| chain(&error))?;
