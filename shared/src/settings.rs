@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use self::{
     outputs::{Between, KeepDays, Outputs, Overlay, Record, Recorded, Scale},
     preprocess::{Preprocess, PreprocessError, Region},
-    source::{ForCameras, Source, SourceUrl, SourceUrlError, Transport},
+    source::{Fps, FpsError, Misplaced, Pace, Source, SourceUrl, SourceUrlError, Transport},
 };
 use crate::{geometry::InputSize, id::ModelName};
 

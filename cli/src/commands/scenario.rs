@@ -7,7 +7,7 @@ use kadr_shared::id::{CommandId, ScenarioId};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{AnalysisArgs, ClientArgs, Keyed, ScenarioCommand, SourceArgs, TransportArg},
+    args::{AnalysisArgs, ClientArgs, Keyed, PaceArg, ScenarioCommand, SourceArgs, TransportArg},
     client::{Accepted, Camera, Client, Configured, Scenario},
     print,
 };
@@ -102,6 +102,19 @@ fn given(args: SourceArgs) -> Result<Value> {
             TransportArg::Udp => "udp",
         }
         .into();
+    }
+    if let Some(fps) = args.fps {
+        source["fps"] = json!(fps);
+    }
+    if let Some(pace) = args.pace {
+        source["pace"] = match pace {
+            PaceArg::Full => "full",
+            PaceArg::Own => "own",
+        }
+        .into();
+    }
+    if args.looped {
+        source["loop"] = true.into();
     }
     Ok(source)
 }

@@ -5,6 +5,7 @@
 
 mod cameras;
 mod erase;
+mod files;
 mod frames;
 mod preprocess;
 mod resume;

@@ -1,4 +1,4 @@
-//! Where the video comes from: an address, and for cameras how to get at what is there.
+//! Where the video comes from: an address, for cameras how to get at what is there, for files how to play it.
 //!
 //! An address never holds a user name or a password; whether something answers there is the runner's business.
 
@@ -9,9 +9,9 @@ use url::Url;
 
 use crate::secret::SecretName;
 
-/// A source's part of the settings. What only cameras have is left out where it is not given, so that events of files
-/// keep the shape they always had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A source's part of the settings. All but the address is left out where it is not given, so that events keep the shape
+/// they always had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, try_from = "Given")]
 pub struct Source {
     pub url: SourceUrl,
@@ -23,6 +23,14 @@ pub struct Source {
     pub secret: Option<SecretName>,
     #[serde(skip_serializing_if = "Transport::is_default")]
     pub transport: Transport,
+    /// Frames a second of what has no times of its own: images in order, and H.264 without a container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fps: Option<Fps>,
+    #[serde(skip_serializing_if = "Pace::is_default")]
+    pub pace: Pace,
+    /// A file that starts over at its end, until it is stopped.
+    #[serde(rename = "loop", skip_serializing_if = "is_false")]
+    pub looped: bool,
 }
 
 /// How a camera's packets come.
@@ -42,6 +50,63 @@ impl Transport {
     }
 }
 
+/// When a file's frames are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pace {
+    /// As soon as they can be analysed.
+    #[default]
+    Full,
+    /// At their own times, as a camera's would come; never earlier. Those that are late are analysed all the same.
+    Own,
+}
+
+impl Pace {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Frames a second: from 0.001 to 1,000.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Fps(f64);
+
+/// A number that is no rate.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("{0} is no number of frames a second: give one from 0.001 to 1000")]
+pub struct FpsError(f64);
+
+impl Fps {
+    pub fn new(value: f64) -> Result<Self, FpsError> {
+        if (0.001..=1_000.0).contains(&value) { Ok(Self(value)) } else { Err(FpsError(value)) }
+    }
+
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for Fps {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let value = text.parse().map_err(|_| "a number of frames a second is wanted".to_owned())?;
+        Self::new(value).map_err(|error| error.to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Fps {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// For serde, which hands over a reference.
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// As it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,43 +118,54 @@ struct Given {
     secret: Option<SecretName>,
     #[serde(default)]
     transport: Transport,
+    #[serde(default)]
+    fps: Option<Fps>,
+    #[serde(default)]
+    pace: Pace,
+    #[serde(default, rename = "loop")]
+    looped: bool,
 }
 
 /// Settings that don't fit the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("source.{field} is for cameras: leave it out for a file")]
-pub struct ForCameras {
-    field: &'static str,
+pub enum Misplaced {
+    #[error("source.{field} is for cameras: leave it out for a file")]
+    ForCameras { field: &'static str },
+    #[error("source.{field} is for files: leave it out for a camera")]
+    ForFiles { field: &'static str },
 }
 
 impl TryFrom<Given> for Source {
-    type Error = ForCameras;
+    type Error = Misplaced;
 
-    fn try_from(Given { url, username, secret, transport }: Given) -> Result<Self, ForCameras> {
-        if let SourceUrl::File(_) = url {
-            let given = [
-                ("username", username.is_some()),
-                ("password", secret.is_some()),
-                ("transport", !transport.is_default()),
-            ];
-            if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
-                return Err(ForCameras { field });
+    fn try_from(Given { url, username, secret, transport, fps, pace, looped }: Given) -> Result<Self, Misplaced> {
+        let for_cameras =
+            [("username", username.is_some()), ("password", secret.is_some()), ("transport", !transport.is_default())];
+        let for_files = [("fps", fps.is_some()), ("pace", !pace.is_default()), ("loop", looped)];
+        let first = |fields: [(&'static str, bool); 3]| fields.into_iter().find(|(_, given)| *given);
+        if url.is_live() {
+            if let Some((field, _)) = first(for_files) {
+                return Err(Misplaced::ForFiles { field });
             }
+        } else if let Some((field, _)) = first(for_cameras) {
+            return Err(Misplaced::ForCameras { field });
         }
-        Ok(Self { url, username, secret, transport })
+        Ok(Self { url, username, secret, transport, fps, pace, looped })
     }
 }
 
 impl From<SourceUrl> for Source {
     fn from(url: SourceUrl) -> Self {
-        Self { url, username: None, secret: None, transport: Transport::default() }
+        let (transport, pace) = (Transport::default(), Pace::default());
+        Self { url, username: None, secret: None, transport, fps: None, pace, looped: false }
     }
 }
 
 /// A source's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceUrl {
-    /// By an absolute path (`/data/a.mp4` or `file:///data/a.mp4`) on the runner's machine.
+    /// By an absolute path (`/data/a.mp4` or `file:///data/a.mp4`) on the runner's machine: a file, a folder of images, or a
+    /// pattern that names images (`/data/*.jpg`).
     File(PathBuf),
     /// A camera, as `rtsp://host:port/path`.
     Rtsp(Url),
@@ -113,8 +189,8 @@ pub enum SourceUrlError {
     #[error("{path:?} is a relative path: give the absolute path on the runner's machine, such as /data/clip.mp4")]
     Relative { path: String },
     #[error(
-        "sources of kind {scheme:?} can't be read by this version: give a file (MP4 with H.264, JPEG or PNG) or a \
-         camera's rtsp:// address"
+        "sources of kind {scheme:?} can't be read by this version: give a file (H.264 in MP4, MKV or bare, JPEG, PNG), a \
+         folder or a pattern of images, or a camera's rtsp:// address"
     )]
     Scheme { scheme: String },
     #[error("not a usable file address: {0}")]
@@ -150,6 +226,12 @@ impl FromStr for SourceUrl {
             return Ok(Self::File(text.into()));
         }
         match Url::parse(text) {
+            // `file:///data/a?.jpg`: the rest would silently be left out.
+            Ok(url) if url.scheme() == "file" && (url.query().is_some() || url.fragment().is_some()) => {
+                let what =
+                    "? and # end the path of a file:// address: give the path itself (/data/a?.jpg), or %3F and %23";
+                Err(SourceUrlError::Address(what.into()))
+            }
             Ok(url) if url.scheme() == "file" => url
                 .to_file_path()
                 .map(Self::File)
@@ -243,5 +325,31 @@ mod tests {
             assert!(error.contains("for cameras"), "{error}");
         }
         assert!(parse(r#"{"url":"rtsp://cam/1","password":"hunter2"}"#).is_err(), "it never gets here");
+    }
+
+    #[test]
+    fn what_is_for_files_is_refused_for_cameras() {
+        let parse = |json: &str| serde_json::from_str::<Source>(json);
+        let file = r#"{"url":"file:///stills/*.jpg","fps":12.5,"pace":"own","loop":true}"#;
+        assert_eq!(serde_json::to_string(&parse(file).unwrap()).unwrap(), file);
+        for field in [r#""fps":1"#, r#""pace":"own""#, r#""loop":true"#] {
+            let error = parse(&format!(r#"{{"url":"rtsp://cam/1",{field}}}"#)).unwrap_err().to_string();
+            assert!(error.contains("for files"), "{error}");
+        }
+        for rate in ["0", "-1", "1e9", "\"fast\""] {
+            assert!(parse(&format!(r#"{{"url":"/a","fps":{rate}}}"#)).is_err(), "{rate}");
+        }
+        let plain = r#"{"url":"/a.mp4","pace":"full","loop":false}"#;
+        assert_eq!(serde_json::to_string(&parse(plain).unwrap()).unwrap(), r#"{"url":"file:///a.mp4"}"#);
+    }
+
+    #[test]
+    fn patterns_come_back_as_they_were() {
+        for path in ["/data/*.jpg", "/data/img?.png", "/data/[0-9].jpg", "/data/50%.jpg", "/data/#1.jpg"] {
+            let address = url(path).unwrap();
+            assert_eq!(address, SourceUrl::File(path.into()));
+            assert_eq!(url(&address.to_string()).unwrap(), address, "{address}");
+        }
+        assert!(matches!(url("file:///data/img?.png"), Err(SourceUrlError::Address(_))));
     }
 }
