@@ -5,6 +5,7 @@
 mod answers;
 mod changes;
 mod events;
+mod frames;
 mod health;
 mod middleware;
 mod params;
@@ -19,7 +20,10 @@ use poem::{Endpoint, IntoEndpoint, IntoResponse, Route, get, handler, web::Redir
 use poem_openapi::{OpenApiService, Tags};
 use tokio::sync::watch;
 
-use self::{events::EventsApi, health::HealthApi, recordings::RecordingsApi, scenarios::ScenariosApi, video::VideoApi};
+use self::{
+    events::EventsApi, frames::FramesApi, health::HealthApi, recordings::RecordingsApi, scenarios::ScenariosApi,
+    video::VideoApi,
+};
 use crate::{
     commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel,
     video::Hub,
@@ -77,6 +81,7 @@ pub(crate) fn endpoint(services: Services) -> impl Endpoint {
     let services = Arc::new(services);
     let api = (
         ScenariosApi { services: Arc::clone(&services) },
+        FramesApi::new(Arc::clone(&services)),
         EventsApi { services: Arc::clone(&services) },
         VideoApi { services: Arc::clone(&services) },
         RecordingsApi { services: Arc::clone(&services) },

@@ -146,7 +146,8 @@ pub struct AnalysisArgs {
 #[derive(Debug, Args)]
 pub struct SourceArgs {
     /// The source: a path on the runner's machine (a video, an image, a folder of images, or a pattern such as
-    /// '/data/*.jpg'), or a camera's address (rtsp://host:port/path)
+    /// '/data/*.jpg'), a camera's address (rtsp://host:port/path, http://host:port/path), push: for images that are sent to
+    /// the API, or nats:SUBJECT for those that are published there
     #[arg(long)]
     pub source: String,
     /// The camera's user

@@ -1,5 +1,5 @@
 //! Where frames come from: a video file or an image, opened by what it contains, not by what it is called, images in a
-//! row, or a camera.
+//! row, or a camera, or whoever sends images.
 //!
 //! A source gives whole frames in presentation order, numbered from 0 without holes. It knows no network, no model and
 //! no scenario; waiting and dropping are the pipeline's business.
@@ -11,11 +11,14 @@ mod h264;
 mod image;
 mod images;
 mod input;
+mod live;
 mod looped;
 mod mkv;
 mod mp4;
+pub mod multipart;
 mod rtsp;
 mod sniff;
+mod stream;
 mod turn;
 
 use std::{
@@ -29,7 +32,9 @@ use kadr_shared::{geometry::Size, message::frame::Colour, time::Timestamp};
 
 pub use self::{
     error::SourceError,
+    live::{Live, Losses},
     rtsp::{Access, Deadlines, RtspSource},
+    stream::{ImageStream, Published},
 };
 use self::{images::Images, looped::Looped, sniff::Kind};
 use crate::picture::Picture;

@@ -35,8 +35,8 @@ impl<'de> Deserialize<'de> for Given {
         let settings: Settings = serde_json::from_value(body).map_err(D::Error::custom)?;
         let password = match password {
             None | Some(Value::Null) => None,
-            Some(_) if !settings.source.url.is_live() => {
-                return Err(D::Error::custom("source.password is for cameras: leave it out for a file"));
+            Some(_) if !settings.source.url.asks_for_password() => {
+                return Err(D::Error::custom("source.password is for cameras: leave it out"));
             }
             Some(_) if settings.source.username.is_none() => {
                 return Err(D::Error::custom("source.password needs source.username beside it"));

@@ -30,7 +30,9 @@ pub(crate) struct SettingsBody {
 struct Source {
     /// A file on the runner's machine, by absolute path (`/data/clip.mp4`) or `file://` address: H.264 in MP4 or MKV or
     /// without a container, JPEG, PNG; a folder of images or a pattern that names some (`/data/*.jpg`), in natural order of
-    /// their names; or a camera, `rtsp://host:port/path` with H.264. It is shown as an address, and holds no user name.
+    /// their names; a camera, `rtsp://host:port/path` with H.264 or `http://host:port/path` (also `https://`) with images
+    /// one by one (`multipart/x-mixed-replace`); `push:` for images that are sent to `/v1/scenarios/{id}/frames`; or
+    /// `nats:some.subject` for images that others publish there. It is shown as an address, and holds no user name.
     url: String,
     /// Of a camera that asks for one.
     #[oai(skip_serializing_if_is_none)]

@@ -5,6 +5,7 @@ use std::{borrow::Cow, str::FromStr};
 use kadr_shared::{
     id::{CommandId, ScenarioId},
     moment::{Moment, MomentError},
+    time::Timestamp,
 };
 use poem_openapi::{
     registry::{MetaSchema, MetaSchemaRef},
@@ -68,6 +69,13 @@ name_parameter!(
     AtParam(At),
     "string_moment",
     "^([0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$"
+);
+
+name_parameter!(
+    /// When something was.
+    TimeParam(Timestamp),
+    "string_time",
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.+$"
 );
 
 /// A moment as it comes in an address, where a `+` that is not written as `%2B` arrives as a space.

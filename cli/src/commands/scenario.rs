@@ -128,7 +128,7 @@ fn first_line(file: &Path) -> Result<String> {
 
 /// Paths are taken from here, addresses as they are.
 fn absolute(source: &str) -> Result<String> {
-    if source.contains("://") {
+    if source.contains("://") || source.starts_with("push:") || source.starts_with("nats:") {
         return Ok(source.to_owned());
     }
     let path = std::path::absolute(Path::new(source)).with_context(|| format!("{source:?} is no path"))?;
@@ -174,8 +174,12 @@ fn show(value: &Value, as_json: bool) -> Result<()> {
         let [comes, analysed] = [scenario.health.source_fps, scenario.health.analysed_fps]
             .map(|fps| fps.map_or_else(|| "-".to_owned(), |fps| format!("{fps:.1}")));
         table.add_row(["frames/s", &format!("{comes} come, {analysed} analysed")]);
-        let Camera { dropped_busy: busy, dropped_late: late, .. } = camera;
-        table.add_row(["dropped", &format!("{busy} as inference was busy, {late} without a result in time")]);
+        let Camera { dropped_busy: busy, dropped_late: late, dropped_unreadable: unreadable, .. } = camera;
+        let mut dropped = format!("{busy} as inference was busy, {late} without a result in time");
+        if *unreadable > 0 {
+            dropped.push_str(&format!(", {unreadable} that could not be read"));
+        }
+        table.add_row(["dropped", &dropped]);
         table.add_row(["last frame", scenario.health.last_frame_at.as_deref().unwrap_or("-")]);
     }
     if let Some(ended) = &scenario.ended {

@@ -68,6 +68,8 @@ pub enum SourceError {
     Silent { what: &'static str, after: Duration },
     #[error("{what}")]
     Session { what: String },
+    #[error("the images that come can't be read")]
+    NoImage { source: Box<SourceError> },
     #[error("the camera ended the stream")]
     Gone,
     #[error(

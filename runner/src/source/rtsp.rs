@@ -20,7 +20,7 @@ use retina::{
     client::{self, Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions},
     codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use url::Url;
@@ -29,6 +29,7 @@ use self::clock::{Clock, Wall};
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_sps, nals, sps::Stream},
+    live::until,
 };
 
 /// Bytes before the length of each NAL unit.
@@ -224,22 +225,6 @@ impl Source for RtspSource {
             }
         }
     }
-}
-
-/// Runs a future until the deadline (`Some(None)`) or the stop (`None`).
-fn until<T>(
-    runtime: &Handle,
-    stop: &CancellationToken,
-    deadline: Duration,
-    work: impl Future<Output = T>,
-) -> Option<Option<T>> {
-    runtime.block_on(async {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            done = timeout(deadline, work) => Some(done.ok()),
-        }
-    })
 }
 
 /// The next access unit of the video; none if nothing comes in time. Everything else is given to `other`.

@@ -7,6 +7,7 @@ mod cameras;
 mod erase;
 mod files;
 mod frames;
+mod images;
 mod preprocess;
 mod resume;
 mod starts;
