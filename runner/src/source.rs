@@ -49,12 +49,6 @@ pub trait Source: Send {
     /// missing ([`SourceError::Truncated`], [`SourceError::Incomplete`]). After any error there are no more frames.
     /// A camera has no last frame: it ends with an error.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
-
-    /// What came since the last call, as it came: of cameras that send H.264, if they were asked to keep it
-    /// ([`Access::keep_coded`]).
-    fn take_coded(&mut self) -> Vec<Coded> {
-        Vec::new()
-    }
 }
 
 /// A picture as a camera coded it.

@@ -4,6 +4,7 @@
 
 mod camera;
 mod file;
+mod kind;
 mod pacer;
 
 use std::{sync::Arc, thread};
@@ -19,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::DropGuard;
 use url::Url;
 
-use self::{camera::Camera, file::File};
+use self::{camera::Camera, file::File, kind::Kind};
 use super::{Job, stop::Stop, store::Store};
 use crate::{
     archive::Archive,
@@ -78,10 +79,17 @@ pub(super) async fn open(
             meter.source(info.frames, info.frame_rate.hz(), store.frames());
             Ok(reader)
         }
-        SourceUrl::Rtsp(url) => {
+        _ => {
+            let Some(kind) = Kind::of(job, nats).await? else {
+                return Err(Stop::for_good("no live source".to_owned()));
+            };
+            if records_untouched(job).is_some() && !matches!(kind, Kind::Rtsp(_)) {
+                let error = "outputs.record.what is untouched, but only cameras by RTSP send video: choose annotated";
+                return Err(Stop::for_good(error.to_owned()));
+            }
             meter.earlier(store.frames());
             let camera = Camera {
-                access: access(job, url, nats).await?,
+                kind,
                 selection,
                 first: store.frames(),
                 shown_from_ms: store.next_shown_ms(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::{runtime::Handle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Frame, RtspSource, Source, SourceError};
+use super::{Coded, Frame, SourceError};
 
 /// A session. It has no last frame: what ends it is an error that says why.
 pub trait Live: Send {
@@ -20,6 +20,12 @@ pub trait Live: Send {
         Losses::default()
     }
 
+    /// What came since the last call, as it came: of cameras that send H.264, if they were asked to keep it
+    /// ([`Access::keep_coded`](super::Access::keep_coded)).
+    fn take_coded(&mut self) -> Vec<Coded> {
+        Vec::new()
+    }
+
     /// The last frame has got this number in its run.
     fn numbered(&mut self, _number: u64) {}
 }
@@ -31,16 +37,6 @@ pub struct Losses {
     pub busy: u64,
     /// No image, or a damaged one.
     pub unreadable: u64,
-}
-
-impl Live for RtspSource {
-    fn rate(&self) -> Option<f64> {
-        Some(self.info().frame_rate.hz())
-    }
-
-    fn next_frame(&mut self) -> Result<Frame, SourceError> {
-        Source::next_frame(self).and_then(|frame| frame.ok_or(SourceError::Gone))
-    }
 }
 
 /// Runs a future until the deadline (`Some(None)`) or the stop (`None`).

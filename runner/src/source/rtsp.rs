@@ -29,7 +29,7 @@ use self::clock::{Clock, Wall};
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_sps, nals, sps::Stream},
-    live::until,
+    live::{Live, until},
 };
 
 /// Bytes before the length of each NAL unit.
@@ -67,7 +67,7 @@ pub struct Access {
     pub credentials: Option<(String, String)>,
     pub transport: Transport,
     pub deadlines: Deadlines,
-    /// Keep what comes as it comes, for [`Source::take_coded`].
+    /// Keep what comes as it comes, for [`Live::take_coded`].
     pub keep_coded: bool,
 }
 
@@ -197,13 +197,23 @@ impl RtspSource {
     }
 }
 
-impl Source for RtspSource {
-    fn info(&self) -> &SourceInfo {
-        &self.info
+impl Live for RtspSource {
+    fn rate(&self) -> Option<f64> {
+        Some(self.info.frame_rate.hz())
+    }
+
+    fn next_frame(&mut self) -> Result<Frame, SourceError> {
+        Source::next_frame(self).and_then(|frame| frame.ok_or(SourceError::Gone))
     }
 
     fn take_coded(&mut self) -> Vec<Coded> {
         self.coded.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+impl Source for RtspSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {

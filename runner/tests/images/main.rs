@@ -45,7 +45,13 @@ impl Ground {
 }
 
 fn access(url: &str) -> Access {
-    Access { url: url.parse().unwrap(), credentials: None, transport: Transport::Tcp, deadlines: Deadlines::default() }
+    Access {
+        url: url.parse().unwrap(),
+        credentials: None,
+        transport: Transport::Tcp,
+        deadlines: Deadlines::default(),
+        keep_coded: false,
+    }
 }
 
 fn impatient(url: &str) -> Access {
