@@ -6,6 +6,7 @@ mod answers;
 mod changes;
 mod detections;
 mod events;
+mod frames;
 mod health;
 mod middleware;
 mod params;
@@ -22,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    detections::DetectionsApi, events::EventsApi, health::HealthApi, recordings::RecordingsApi,
+    detections::DetectionsApi, events::EventsApi, frames::FramesApi, health::HealthApi, recordings::RecordingsApi,
     scenarios::ScenariosApi, video::VideoApi,
 };
 use crate::{
@@ -89,6 +90,7 @@ pub(crate) fn endpoint(services: Services) -> impl Endpoint {
     let api = (
         ScenariosApi { services: Arc::clone(&services) },
         DetectionsApi { services: Arc::clone(&services) },
+        FramesApi::new(Arc::clone(&services)),
         EventsApi { services: Arc::clone(&services) },
         VideoApi { services: Arc::clone(&services) },
         RecordingsApi { services: Arc::clone(&services) },

@@ -45,6 +45,8 @@ pub enum ProblemName {
     NotRunning,
     ShuttingDown,
     StillRunning,
+    /// The scenario's source takes no images.
+    WrongSource,
     /// The key has been used for another command.
     IdempotencyConflict,
     /// The sequence or time that was asked for is not there yet.
@@ -60,7 +62,7 @@ pub enum ProblemName {
 }
 
 impl ProblemName {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
         Self::MalformedJson,
         Self::InvalidBody,
@@ -76,6 +78,7 @@ impl ProblemName {
         Self::NotRunning,
         Self::ShuttingDown,
         Self::StillRunning,
+        Self::WrongSource,
         Self::IdempotencyConflict,
         Self::NotYet,
         Self::Behind,
@@ -93,7 +96,9 @@ impl ProblemName {
             Self::InvalidBody => ("invalid_body", 422, "The body is not as it has to be"),
             Self::UnknownModel => ("unknown_model", 422, "There is no such model"),
             Self::UnknownClass => ("unknown_class", 422, "The model has no such class"),
-            Self::UnsupportedMediaType => ("unsupported_media_type", 415, "The body has to be JSON"),
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", 415, "The body is of another kind than this address takes")
+            }
             Self::BodyTooLarge => ("body_too_large", 413, "The body is too large"),
             Self::NoSuchRoute => ("no_such_route", 404, "There is nothing at this address"),
             Self::MethodNotAllowed => ("method_not_allowed", 405, "This address does not take this method"),
@@ -103,6 +108,7 @@ impl ProblemName {
             Self::NotRunning => ("not_running", 409, "The scenario does not run"),
             Self::ShuttingDown => ("shutting_down", 409, "The scenario is shutting down"),
             Self::StillRunning => ("still_running", 409, "The scenario still runs"),
+            Self::WrongSource => ("wrong_source", 409, "The scenario's source takes no images"),
             Self::IdempotencyConflict => ("idempotency_conflict", 409, "The key was used for another command"),
             Self::NotYet => ("not_yet", 400, "That has not happened yet"),
             Self::Behind => ("behind", 503, "The tables have not come that far"),
@@ -189,7 +195,10 @@ impl Problem {
         } else if let Some(e) = error.downcast_ref::<ParseParamError>() {
             Self::new(Name::BadRequest, format!("{}: {}", e.name, essence(&e.reason)))
         } else if error.is::<ContentTypeError>() {
-            Self::new(Name::UnsupportedMediaType, "send the header Content-Type: application/json")
+            Self::new(
+                Name::UnsupportedMediaType,
+                "send the header Content-Type: application/json, and with an image image/jpeg or image/png",
+            )
         } else if let Some(e) = error.downcast_ref::<ReadBodyError>() {
             match e {
                 ReadBodyError::PayloadTooLarge => Self::new(Name::BodyTooLarge, "a body has at most 1 MiB"),

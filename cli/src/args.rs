@@ -9,7 +9,7 @@ use kadr_shared::{
     geometry::InputSize,
     id::{CommandId, ModelName, ScenarioId},
     moment::Moment,
-    settings::{DEFAULT_MODEL, Ratio},
+    settings::{DEFAULT_MODEL, Fps, Ratio},
 };
 
 use crate::commands::events::play::{PlainSubject, Speed};
@@ -146,7 +146,9 @@ pub struct AnalysisArgs {
 /// Where the video comes from.
 #[derive(Debug, Args)]
 pub struct SourceArgs {
-    /// The source: a path on the runner's machine, or a camera's address (rtsp://host:port/path)
+    /// The source: a path on the runner's machine (a video, an image, a folder of images, or a pattern such as
+    /// '/data/*.jpg'), a camera's address (rtsp://host:port/path, http://host:port/path), push: for images that are sent to
+    /// the API, or nats:SUBJECT for those that are published there
     #[arg(long)]
     pub source: String,
     /// The camera's user
@@ -158,6 +160,21 @@ pub struct SourceArgs {
     /// How the camera's packets come [default: tcp]
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
+    /// Images a second [default: 1], or the frames of H.264 without a container
+    #[arg(long)]
+    pub fps: Option<Fps>,
+    /// When a file's frames are read: as soon as they can be analysed, or at their own times [default: full]
+    #[arg(long, value_enum)]
+    pub pace: Option<PaceArg>,
+    /// A file that starts over at its end, until it is stopped
+    #[arg(long = "loop")]
+    pub looped: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PaceArg {
+    Full,
+    Own,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -225,8 +242,11 @@ pub struct DetectionsArgs {
 
 #[derive(Debug, Args)]
 pub struct AnalyzeArgs {
-    /// An MP4 with H.264, a JPEG or a PNG
+    /// H.264 in MP4 or MKV or without a container, a JPEG or a PNG, a folder of images, or a pattern such as 'img*.jpg'
     pub source: PathBuf,
+    /// Images a second [default: 1], or the frames of H.264 without a container
+    #[arg(long)]
+    pub fps: Option<Fps>,
     /// Folder for the results; it is made if it is missing
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

@@ -55,6 +55,8 @@ pub struct Camera {
     pub reconnects: u64,
     pub dropped_busy: u64,
     pub dropped_late: u64,
+    #[serde(default)]
+    pub dropped_unreadable: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -46,6 +46,7 @@ struct Camera {
     seen: VecDeque<Instant>,
     busy: u64,
     late: u64,
+    unreadable: u64,
 }
 
 /// Why a camera's frame was not analysed.
@@ -55,6 +56,8 @@ pub(crate) enum Dropped {
     Busy,
     /// Its result did not come in time.
     Late,
+    /// It could not be read.
+    Unreadable,
 }
 
 /// What may keep a scenario from getting on; the first one is told.
@@ -98,10 +101,10 @@ impl Meter {
         reading.camera = Some(Camera::default());
     }
 
-    /// The camera plays; it says that so many frames a second will come.
-    pub(crate) fn connected(&self, fps: f64) {
+    /// The camera plays; it may say how many frames a second will come.
+    pub(crate) fn connected(&self, fps: Option<f64>) {
         let mut reading = self.lock();
-        reading.source_fps = Some(fps);
+        reading.source_fps = fps;
         let camera = reading.camera.get_or_insert_default();
         camera.sessions += 1;
         camera.connected_at = Some(Timestamp::now());
@@ -132,6 +135,7 @@ impl Meter {
         match why {
             Dropped::Busy => camera.busy += 1,
             Dropped::Late => camera.late += 1,
+            Dropped::Unreadable => camera.unreadable += 1,
         }
     }
 
@@ -176,6 +180,7 @@ impl Meter {
                 reconnects: camera.sessions.saturating_sub(1),
                 busy: camera.busy,
                 late: camera.late,
+                unreadable: camera.unreadable,
                 fps: rate(&camera.seen, now),
             }
         });
@@ -186,7 +191,7 @@ impl Meter {
             frames: reading.frames,
             of: reading.of,
             // Files wait: nothing is dropped.
-            dropped: camera.as_ref().map_or(0, |camera| camera.busy + camera.late),
+            dropped: camera.as_ref().map_or(0, |camera| camera.busy + camera.late + camera.unreadable),
             // What is measured says more than what was announced.
             source_fps: camera.as_ref().and_then(|camera| camera.fps).or(reading.source_fps),
             camera,

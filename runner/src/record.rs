@@ -1,11 +1,12 @@
 //! Recording: pictures in, a finished MP4 out.
 //!
-//! The file has the source's size, rate, timestamps and number of frames, plays in browsers (H.264 Baseline, 4:2:0)
+//! The file has the source's size (that of its first picture), rate, timestamps and number of frames, plays in browsers (H.264 Baseline, 4:2:0)
 //! and begins with its index wherever the source's number of frames is known. It is written beside its name and
 //! renamed when it is complete: a file that is called `.mp4` can be played. There is no sound.
 
 pub(crate) mod encoder;
 mod file;
+mod fit;
 
 use std::{
     io,
@@ -14,7 +15,7 @@ use std::{
 
 use kadr_shared::geometry::Size;
 
-use self::{encoder::Encoder, file::Mp4File};
+use self::{encoder::Encoder, file::Mp4File, fit::Fitter};
 use crate::{picture::Picture, source::SourceInfo};
 
 /// Seconds between key frames: how far a player is from one when somebody jumps.
@@ -30,7 +31,7 @@ pub enum RecordError {
          turn the scenario's video output off, or scale the source"
     )]
     OutOfRange { size: Size },
-    #[error("frame {frame} is {found} large, the recording {wanted}")]
+    #[error("frame {frame}, {found} large, can't be scaled to the recording's {wanted}")]
     Size { frame: u64, wanted: Size, found: Size },
     #[error("frame {frame} is at {pts_ms} ms, which is before the frame that precedes it or no time at all")]
     Time { frame: u64, pts_ms: f64 },
@@ -62,6 +63,7 @@ pub struct Recorder {
     encoder: Encoder,
     file: Mp4File,
     size: Size,
+    fitter: Fitter,
     /// Ticks a second.
     timescale: f64,
     /// How long the last frame is shown, in ticks; the source does not say.
@@ -79,6 +81,7 @@ impl Recorder {
             encoder,
             file: Mp4File::create(path, source.timescale, source.frames)?,
             size: source.size,
+            fitter: Fitter::default(),
             timescale,
             last_duration: (timescale / source.frame_rate.hz()).round().max(1.0) as u64,
             frames: 0,
@@ -86,12 +89,18 @@ impl Recorder {
         })
     }
 
-    /// Appends a picture that is shown `pts_ms` milliseconds after the first; times never go back.
+    /// Appends a picture that is shown `pts_ms` milliseconds after the first; times never go back. One of another size than
+    /// the source's is scaled.
     pub fn push(&mut self, picture: &Picture, pts_ms: f64) -> Result<(), RecordError> {
         let frame = self.frames;
-        if picture.size() != self.size {
-            return Err(RecordError::Size { frame, wanted: self.size, found: picture.size() });
-        }
+        let fitted;
+        let picture = if picture.size() == self.size {
+            picture
+        } else {
+            let (wanted, found) = (self.size, picture.size());
+            fitted = self.fitter.fit(picture, wanted).ok_or(RecordError::Size { frame, wanted, found })?;
+            &fitted
+        };
         let exact = pts_ms * self.timescale / 1000.0;
         // Exact in a float; a recording of that many ticks lasts for centuries.
         const LAST_TICK: f64 = 9e15;

@@ -1,14 +1,24 @@
-//! Where frames come from: a video file or an image, opened by what it contains, not by what it is called, or a camera.
+//! Where frames come from: a video file or an image, opened by what it contains, not by what it is called, images in a
+//! row, or a camera, or whoever sends images.
 //!
 //! A source gives whole frames in presentation order, numbered from 0 without holes. It knows no network, no model and
 //! no scenario; waiting and dropping are the pipeline's business.
 
+mod annexb;
+mod coded;
 mod error;
 mod h264;
 mod image;
+mod images;
+mod input;
+mod live;
+mod looped;
+mod mkv;
 mod mp4;
+pub mod multipart;
 mod rtsp;
 mod sniff;
+mod stream;
 mod turn;
 
 use std::{
@@ -20,11 +30,13 @@ use std::{
 
 use kadr_shared::{geometry::Size, message::frame::Colour, time::Timestamp};
 
-use self::sniff::Kind;
 pub use self::{
     error::SourceError,
+    live::{Live, Losses},
     rtsp::{Access, Deadlines, RtspSource},
+    stream::{ImageStream, Published},
 };
+use self::{images::Images, looped::Looped, sniff::Kind};
 use crate::picture::Picture;
 
 /// Frames, one after another.
@@ -37,12 +49,6 @@ pub trait Source: Send {
     /// missing ([`SourceError::Truncated`], [`SourceError::Incomplete`]). After any error there are no more frames.
     /// A camera has no last frame: it ends with an error.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
-
-    /// What came since the last call, as it came: of cameras that send H.264, if they were asked to keep it
-    /// ([`Access::keep_coded`]).
-    fn take_coded(&mut self) -> Vec<Coded> {
-        Vec::new()
-    }
 }
 
 /// A picture as a camera coded it.
@@ -61,7 +67,7 @@ pub struct Coded {
 /// What is known of a source before its first frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceInfo {
-    /// The size of every frame; of a camera, that of the first one.
+    /// The size of every frame; of a camera, and of images in a row, that of the first one.
     pub size: Size,
     /// The mean rate; frames need not be evenly spaced.
     pub frame_rate: FrameRate,
@@ -112,6 +118,21 @@ impl FrameRate {
         Some(Self { numerator: part(above)?, denominator: part(below)? })
     }
 
+    /// So many frames a second; 1 for 0.
+    const fn whole(frames: u32) -> Self {
+        let numerator = match NonZeroU32::new(frames) {
+            Some(frames) => frames,
+            None => NonZeroU32::MIN,
+        };
+        Self { numerator, denominator: NonZeroU32::MIN }
+    }
+
+    /// The fraction that is as good as `hz`, which is from 0.001 to some thousands.
+    pub fn of(hz: f64) -> Option<Self> {
+        let millis = hz * 1000.0;
+        (1.0..1e9).contains(&millis).then(|| Self::mean(millis.round() as u64, 1_000, NonZeroU32::MIN))?
+    }
+
     /// Frames a second.
     pub fn hz(self) -> f64 {
         f64::from(self.numerator.get()) / f64::from(self.denominator.get())
@@ -125,33 +146,74 @@ const fn gcd(mut a: u128, mut b: u128) -> u128 {
     a
 }
 
-/// Opens a file.
-pub fn open(path: &Path) -> Result<Box<dyn Source>, SourceError> {
-    read(open_file(path)?)
+/// How a file is played.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Play {
+    /// Frames a second of what has no times of its own; refused for what has.
+    pub rate: Option<FrameRate>,
+    /// Starts over at its end, for ever, beginning with the frame of this number.
+    pub looped_from: Option<u64>,
 }
 
-/// Opens a source from its bytes: an MP4 with H.264, a JPEG or a PNG. Only what is needed is read, as it is needed.
-pub fn read<R: Read + Seek + Send + 'static>(mut reader: R) -> Result<Box<dyn Source>, SourceError> {
-    match sniff::kind(&mut reader)? {
-        Kind::Mp4 => Ok(Box::new(mp4::Mp4Source::open(reader)?)),
-        Kind::Image(format) => Ok(Box::new(image::ImageSource::open(reader, format)?)),
+/// Opens a file.
+pub fn open(path: &Path) -> Result<Box<dyn Source>, SourceError> {
+    play(path, Play::default())
+}
+
+/// Opens a file, a folder of images, or the images that a pattern names.
+pub fn play(path: &Path, play: Play) -> Result<Box<dyn Source>, SourceError> {
+    let rate = play.rate;
+    let Some(from) = play.looped_from else { return once(path, rate) };
+    let path = path.to_owned();
+    Ok(Box::new(Looped::open(Box::new(move || once(&path, rate)), from)?))
+}
+
+fn once(path: &Path, rate: Option<FrameRate>) -> Result<Box<dyn Source>, SourceError> {
+    // A file's own name may look like a pattern.
+    let images = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => images::in_folder(path)?,
+        Err(_) if images::is_pattern(path) => images::matching(path)?,
+        _ => return read_at(open_file(path)?, rate),
+    };
+    Ok(Box::new(Images::open(images, rate)?))
+}
+
+/// Opens a source from its bytes: H.264 in MP4 or Matroska or without a container, a JPEG or a PNG. Only what is needed is
+/// read, as it is needed.
+pub fn read<R: Read + Seek + Send + 'static>(reader: R) -> Result<Box<dyn Source>, SourceError> {
+    read_at(reader, None)
+}
+
+fn read_at<R: Read + Seek + Send + 'static>(
+    mut reader: R,
+    rate: Option<FrameRate>,
+) -> Result<Box<dyn Source>, SourceError> {
+    let kind = sniff::kind(&mut reader)?;
+    match (kind, rate) {
+        (Kind::Mp4 | Kind::Matroska, Some(rate)) => Err(SourceError::OwnTimes { given: rate.hz() }),
+        (Kind::Mp4, None) => Ok(Box::new(mp4::open(reader)?)),
+        (Kind::Matroska, None) => Ok(Box::new(mkv::open(reader)?)),
+        (Kind::AnnexB, rate) => Ok(Box::new(annexb::open(reader, rate)?)),
+        (Kind::Image(format), rate) => Ok(Box::new(image::ImageSource::open(reader, format, rate)?)),
     }
 }
 
 fn open_file(path: &Path) -> Result<File, SourceError> {
-    let explain = |source: io::Error| {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::NotFound => SourceError::NotFound { path },
-            io::ErrorKind::PermissionDenied => SourceError::Denied { path },
-            _ => SourceError::Open { path, source },
-        }
-    };
     // Asked before opening: opening a named pipe would wait for its writer.
-    if !fs::metadata(path).map_err(explain)?.is_file() {
+    if !fs::metadata(path).map_err(|error| explain(path, error))?.is_file() {
         return Err(SourceError::NotAFile { path: path.to_owned() });
     }
-    File::open(path).map_err(explain)
+    File::open(path).map_err(|error| explain(path, error))
+}
+
+/// Why a path can't be opened.
+fn explain(path: &Path, source: io::Error) -> SourceError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => SourceError::NotFound { path },
+        io::ErrorKind::PermissionDenied => SourceError::Denied { path },
+        _ => SourceError::Open { path, source },
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod detection;
 pub mod frame;
+pub mod image;
 pub mod recording;
 pub mod video;
 pub mod worker;

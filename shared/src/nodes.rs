@@ -59,6 +59,9 @@ pub struct CameraProgress {
     pub busy: u64,
     /// Frames given up because their results did not come in time.
     pub late: u64,
+    /// Images that could not be read.
+    #[serde(default)]
+    pub unreadable: u64,
     /// Frames that come a second, lately.
     pub fps: Option<f64>,
 }

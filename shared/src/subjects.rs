@@ -147,6 +147,17 @@ pub fn scenario_of_webhook(consumer: &str) -> Option<ScenarioId> {
     consumer.strip_prefix("webhook-")?.parse().ok()
 }
 
+/// Images for a scenario whose source is `push:`, on core NATS.
+pub fn pushed(scenario: &ScenarioId) -> String {
+    format!("kadr.push.{scenario}")
+}
+
+/// Whether a subject is kadr's own or the server's: others publish nothing there.
+pub fn is_reserved(subject: &str) -> bool {
+    let first = subject.split('.').next().unwrap_or_default();
+    first == "kadr" || first.starts_with('$') || first.starts_with('_')
+}
+
 pub fn runner(runner: &RunnerId) -> String {
     format!("$KV.KADR_NODES.runner.{runner}")
 }

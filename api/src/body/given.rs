@@ -39,8 +39,8 @@ impl<'de> Deserialize<'de> for Given {
             return Err(D::Error::custom("unknown field `secret`: give source.password"));
         }
         let settings: Settings = serde_json::from_value(body).map_err(D::Error::custom)?;
-        if password.is_some() && !settings.source.url.is_live() {
-            return Err(D::Error::custom("source.password is for cameras: leave it out for a file"));
+        if password.is_some() && !settings.source.url.asks_for_password() {
+            return Err(D::Error::custom("source.password is for cameras: leave it out"));
         }
         if password.is_some() && settings.source.username.is_none() {
             return Err(D::Error::custom("source.password needs source.username beside it"));

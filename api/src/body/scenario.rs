@@ -77,6 +77,8 @@ struct Camera {
     dropped_busy: u64,
     /// Frames given up because their results did not come in time.
     dropped_late: u64,
+    /// Images that could not be read.
+    dropped_unreadable: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
@@ -169,6 +171,7 @@ impl From<&CameraProgress> for Camera {
             reconnects: camera.reconnects,
             dropped_busy: camera.busy,
             dropped_late: camera.late,
+            dropped_unreadable: camera.unreadable,
         }
     }
 }

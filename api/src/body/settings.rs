@@ -30,8 +30,11 @@ pub(crate) struct SettingsBody {
 /// Where the video comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Object)]
 struct Source {
-    /// A file on the runner's machine, by absolute path (`/data/clip.mp4`) or `file://` address: MP4 with H.264, JPEG,
-    /// PNG; or a camera, `rtsp://host:port/path` with H.264. It is shown as an address, and holds no user name.
+    /// A file on the runner's machine, by absolute path (`/data/clip.mp4`) or `file://` address: H.264 in MP4 or MKV or
+    /// without a container, JPEG, PNG; a folder of images or a pattern that names some (`/data/*.jpg`), in natural order of
+    /// their names; a camera, `rtsp://host:port/path` with H.264 or `http://host:port/path` (also `https://`) with images
+    /// one by one (`multipart/x-mixed-replace`); `push:` for images that are sent to `/v1/scenarios/{id}/frames`; or
+    /// `nats:some.subject` for images that others publish there. It is shown as an address, and holds no user name.
     url: String,
     /// Of a camera that asks for one.
     #[oai(skip_serializing_if_is_none)]
@@ -45,6 +48,19 @@ struct Source {
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<Transport>,
+    /// Frames a second of what has no times of its own: images in order (1 where it is left out), and H.264 without a
+    /// container (as it says, or 25).
+    #[oai(skip_serializing_if_is_none, validator(minimum(value = "0.001"), maximum(value = "1000")))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fps: Option<f64>,
+    /// When a file's frames are read. `full` where it is left out.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pace: Option<Pace>,
+    /// A file that starts over at its end, until it is stopped; frame numbers and times go on. It has no annotated MP4.
+    #[oai(rename = "loop", skip_serializing_if_is_none)]
+    #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
+    looped: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
@@ -55,6 +71,16 @@ enum Transport {
     Tcp,
     /// Beside it.
     Udp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum Pace {
+    /// As soon as they can be analysed.
+    Full,
+    /// At their own times, never earlier; those that are late are analysed all the same.
+    Own,
 }
 
 /// What inference sees of frames. Live video and recordings show whole frames, whatever stands here.
@@ -245,12 +271,24 @@ impl From<&Settings> for SettingsBody {
 
 impl From<&settings::Source> for Source {
     fn from(source: &settings::Source) -> Self {
-        let settings::Source { url, username, secret: _, transport } = source;
+        let settings::Source { url, username, secret: _, transport, fps, pace, looped } = source;
         let transport = match transport {
             settings::Transport::Tcp => None,
             settings::Transport::Udp => Some(Transport::Udp),
         };
-        Self { url: url.to_string(), username: username.clone(), password: None, transport }
+        let pace = match pace {
+            settings::Pace::Full => None,
+            settings::Pace::Own => Some(Pace::Own),
+        };
+        Self {
+            url: url.to_string(),
+            username: username.clone(),
+            password: None,
+            transport,
+            fps: fps.map(settings::Fps::get),
+            pace,
+            looped: looped.then_some(true),
+        }
     }
 }
 
@@ -393,7 +431,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_what_the_domain_would_write() {
-        for json in [FULL, r#"{"source": {"url": "/data/a clip.mp4"}}"#] {
+        let file = r#"{"source": {"url": "/stills/*.jpg", "fps": 12.5, "pace": "own", "loop": true}}"#;
+        for json in [FULL, file, r#"{"source": {"url": "/data/a clip.mp4"}}"#] {
             let settings: Settings = serde_json::from_str(json).unwrap();
             let shown = serde_json::to_string(&SettingsBody::from(&settings)).unwrap();
             assert_eq!(shown, serde_json::to_string(&settings).unwrap(), "field by field, in order, without noise");
@@ -418,9 +457,10 @@ mod tests {
             let documented: Vec<_> = registry.schemas[schema].properties.iter().map(|(name, _)| *name).collect();
             let mut fields: Vec<_> =
                 full.pointer(part.trim_end_matches('/')).unwrap().as_object().unwrap().keys().collect();
-            // They are given, and go no further: `Given`.
-            let (password, secret) = ("password".to_owned(), "secret".to_owned());
-            fields.extend((schema == "Source").then_some(&password));
+            // A password and a signing secret are given, and go no further (`Given`); the rest is for files.
+            let more = ["password", "fps", "pace", "loop"].map(str::to_owned);
+            fields.extend(more.iter().filter(|_| schema == "Source"));
+            let secret = "secret".to_owned();
             fields.extend((schema == "Webhook").then_some(&secret));
             fields.sort();
             let mut sorted = documented.clone();

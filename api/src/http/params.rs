@@ -7,6 +7,7 @@ use kadr_shared::{
     id::{CommandId, ScenarioId},
     moment::{Moment, MomentError},
     settings::Ratio,
+    time::Timestamp,
 };
 use poem_openapi::{
     registry::{MetaSchema, MetaSchemaRef},
@@ -123,6 +124,13 @@ number_parameter!(
     "number_rate",
     0.01,
     1000.0
+);
+
+name_parameter!(
+    /// When something was.
+    TimeParam(Timestamp),
+    "string_time",
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.+$"
 );
 
 /// A moment as it comes in an address, where a `+` that is not written as `%2B` arrives as a space.

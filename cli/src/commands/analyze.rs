@@ -78,7 +78,11 @@ async fn analyze(
     let nats = Nats::connect(&nats_url, "kadr-analyze").await?;
     let id = scenario_id(source)?;
     let url = source.to_str().with_context(|| format!("{} is no UTF-8 path", source.display()))?;
-    client.create(&id, &scenario::settings(json!({ "url": url }), &args.analysis)).await?;
+    let mut given = json!({ "url": url });
+    if let Some(fps) = args.fps {
+        given["fps"] = json!(fps);
+    }
+    client.create(&id, &scenario::settings(given, &args.analysis)).await?;
     client.command(&id, "start", &CommandId::generate()).await?;
     let end = watch::until_ended(&client, &nats, &id, stop).await?;
     let recordings = kadr_runner::Config::new(config.data.clone()).recordings();
@@ -91,13 +95,13 @@ async fn analyze(
 
 fn check_source(path: &Path) -> Result<PathBuf> {
     if path.to_str().is_some_and(|text| text.contains("://") && !path.exists()) {
-        return Err(anyhow!("{} is no file: analyze takes an MP4 with H.264, a JPEG or a PNG", path.display()));
+        return Err(anyhow!("{} is no file: analyze takes a video, an image or a folder of images", path.display()));
     }
-    let path = std::fs::canonicalize(path).with_context(|| format!("can't read {}", path.display()))?;
-    if path.is_dir() {
-        return Err(anyhow!("{} is a folder: name a video or an image in it", path.display()));
+    // A pattern, whose files the runner finds.
+    if !path.exists() && path.to_string_lossy().contains(['*', '?', '[']) {
+        return std::path::absolute(path).with_context(|| format!("can't read {}", path.display()));
     }
-    Ok(path)
+    std::fs::canonicalize(path).with_context(|| format!("can't read {}", path.display()))
 }
 
 /// Model, classes and weights are looked at before anything is started.

@@ -9,7 +9,7 @@ use kadr_shared::id::{CommandId, ScenarioId};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{AnalysisArgs, ClientArgs, Keyed, OutputArgs, ScenarioCommand, SourceArgs, TransportArg},
+    args::{AnalysisArgs, ClientArgs, Keyed, OutputArgs, PaceArg, ScenarioCommand, SourceArgs, TransportArg},
     client::{Accepted, Camera, Client, Configured, Scenario},
     print,
 };
@@ -129,6 +129,19 @@ fn given(args: SourceArgs) -> Result<Value> {
         }
         .into();
     }
+    if let Some(fps) = args.fps {
+        source["fps"] = json!(fps);
+    }
+    if let Some(pace) = args.pace {
+        source["pace"] = match pace {
+            PaceArg::Full => "full",
+            PaceArg::Own => "own",
+        }
+        .into();
+    }
+    if args.looped {
+        source["loop"] = true.into();
+    }
     Ok(source)
 }
 
@@ -141,7 +154,7 @@ fn first_line(file: &Path) -> Result<String> {
 
 /// Paths are taken from here, addresses as they are.
 fn absolute(source: &str) -> Result<String> {
-    if source.contains("://") {
+    if source.contains("://") || source.starts_with("push:") || source.starts_with("nats:") {
         return Ok(source.to_owned());
     }
     let path = std::path::absolute(Path::new(source)).with_context(|| format!("{source:?} is no path"))?;
@@ -187,8 +200,12 @@ fn show(value: &Value, as_json: bool) -> Result<()> {
         let [comes, analysed] = [scenario.health.source_fps, scenario.health.analysed_fps]
             .map(|fps| fps.map_or_else(|| "-".to_owned(), |fps| format!("{fps:.1}")));
         table.add_row(["frames/s", &format!("{comes} come, {analysed} analysed")]);
-        let Camera { dropped_busy: busy, dropped_late: late, .. } = camera;
-        table.add_row(["dropped", &format!("{busy} as inference was busy, {late} without a result in time")]);
+        let Camera { dropped_busy: busy, dropped_late: late, dropped_unreadable: unreadable, .. } = camera;
+        let mut dropped = format!("{busy} as inference was busy, {late} without a result in time");
+        if *unreadable > 0 {
+            dropped.push_str(&format!(", {unreadable} that could not be read"));
+        }
+        table.add_row(["dropped", &dropped]);
         table.add_row(["last frame", scenario.health.last_frame_at.as_deref().unwrap_or("-")]);
     }
     if let Some(ended) = &scenario.ended {

@@ -94,6 +94,35 @@ async fn an_image_is_a_video_of_one_frame() {
 }
 
 #[tokio::test]
+async fn matroska_and_bare_h264_are_read_as_mp4_is() {
+    let home = Home::new();
+    clip(&home, "clip.mkv", "s=320x240:r=25", &format!("-frames:v 30 {H264}"));
+    check(&home, "clip.mkv", 30, (320, 240)).await;
+    assert_eq!(probe(&home.path("out/annotated.mp4")), "320,240,25/1,30");
+    clip(&home, "clip.h264", "s=320x240:r=10", &format!("-frames:v 12 {H264}"));
+    home.analyze("clip.h264", "out", "").await.success();
+    assert_eq!(lines::read(&home.path("out/detections.jsonl")).len(), 12);
+    assert_eq!(probe(&home.path("out/annotated.mp4")), "320,240,10/1,12", "the rate that it states");
+}
+
+#[tokio::test]
+async fn images_of_several_sizes_become_one_video() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("stills")).unwrap();
+    for (file, size) in [("img1.png", "320x240"), ("img10.jpg", "160x240"), ("img2.jpg", "640x480")] {
+        clip(&home, &format!("stills/{file}"), &format!("s={size}:r=1:d=1"), "-frames:v 1 -update 1");
+    }
+    for source in ["stills", "stills/img*.*g"] {
+        home.analyze(source, "out", "--fps 4").await.success();
+        let detections = lines::read(&home.path("out/detections.jsonl"));
+        let seen: Vec<_> =
+            detections.iter().map(|line| (line["width"].as_u64().unwrap(), line["pts_ms"].as_f64().unwrap())).collect();
+        assert_eq!(seen, [(320, 0.0), (640, 250.0), (160, 500.0)]);
+        assert_eq!(probe(&home.path("out/annotated.mp4")), "320,240,4/1,3");
+    }
+}
+
+#[tokio::test]
 async fn options_decide_what_is_looked_for_and_written() {
     let home = Home::new();
     plain(&home, "clip.mp4", 12);

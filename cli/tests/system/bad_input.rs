@@ -44,17 +44,23 @@ fn written(home: &Home) -> usize {
 async fn what_is_no_file_is_told_before_anything_starts() {
     let home = Home::new();
     refuses(&home, "missing.mp4", "", UNUSABLE, &["missing.mp4", "No such file"]).await;
-    fs::create_dir(home.path("folder")).unwrap();
-    refuses(&home, "folder", "", UNUSABLE, &["folder", "is a folder", "name a video"]).await;
-    refuses(&home, "rtsp://127.0.0.1/a", "", UNUSABLE, &["is no file", "MP4 with H.264"]).await;
+    refuses(&home, "rtsp://127.0.0.1/a", "", UNUSABLE, &["is no file", "takes a video"]).await;
     assert!(!home.path("out").exists());
+}
+
+#[tokio::test]
+async fn where_there_are_no_images_it_is_told() {
+    let home = Home::new();
+    fs::create_dir(home.path("folder")).unwrap();
+    refuses(&home, "folder", "", FAILED, &["no JPEG or PNG in the folder"]).await;
+    refuses(&home, "folder/*.jpg", "", FAILED, &["no file matches"]).await;
 }
 
 #[tokio::test]
 async fn a_file_that_is_no_video_is_told() {
     let home = Home::new();
     fs::write(home.path("notes.mp4"), "these are my notes\n").unwrap();
-    let words = ["a text file", "give an MP4 with H.264", "0 frames"];
+    let words = ["a text file", "give H.264 in MP4 or MKV", "0 frames"];
     refuses(&home, "notes.mp4", "", FAILED, &words).await;
     assert_eq!(written(&home), 0);
 }

@@ -12,6 +12,7 @@ mod commands;
 mod example;
 mod failover;
 mod faults;
+mod images;
 mod leadership;
 mod live;
 mod models;

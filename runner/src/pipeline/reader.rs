@@ -4,6 +4,8 @@
 
 mod camera;
 mod file;
+mod kind;
+mod pacer;
 
 use std::{sync::Arc, thread};
 
@@ -18,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::DropGuard;
 use url::Url;
 
-use self::camera::Camera;
+use self::{camera::Camera, file::File, kind::Kind};
 use super::{Job, stop::Stop, store::Store};
 use crate::{
     archive::Archive,
@@ -53,7 +55,7 @@ pub(super) enum Message {
 
 /// A source that is being read.
 pub(super) struct Reader {
-    /// Of a file; a camera's frames tell for themselves.
+    /// Of a file that has an end; a camera's frames tell for themselves.
     pub(super) info: Option<SourceInfo>,
     pub(super) frames: mpsc::Receiver<Message>,
     /// Ends a camera's thread.
@@ -72,17 +74,22 @@ pub(super) async fn open(
     let selection = Selection::new(&job.settings.preprocess);
     match &job.settings.source.url {
         SourceUrl::File(path) => {
-            let reader =
-                file::open(path.clone(), preprocessor, selection, store.frames()).await.map_err(Stop::for_good)?;
-            if let Some(info) = &reader.info {
-                meter.source(info.frames, info.frame_rate.hz(), store.frames());
-            }
+            let file = File::new(path.clone(), &job.settings.source, store.frames());
+            let (reader, info) = file.open(preprocessor, selection).await.map_err(Stop::for_good)?;
+            meter.source(info.frames, info.frame_rate.hz(), store.frames());
             Ok(reader)
         }
-        SourceUrl::Rtsp(url) => {
+        _ => {
+            let Some(kind) = Kind::of(job, nats).await? else {
+                return Err(Stop::for_good("no live source".to_owned()));
+            };
+            if records_untouched(job).is_some() && !matches!(kind, Kind::Rtsp(_)) {
+                let error = "outputs.record.what is untouched, but only cameras by RTSP send video: choose annotated";
+                return Err(Stop::for_good(error.to_owned()));
+            }
             meter.earlier(store.frames());
             let camera = Camera {
-                access: access(job, url, nats).await?,
+                kind,
                 selection,
                 first: store.frames(),
                 shown_from_ms: store.next_shown_ms(),

@@ -11,14 +11,14 @@ pub enum SourceError {
     NotFound { path: PathBuf },
     #[error("reading {} is not permitted: let the user that the runner runs as read it", path.display())]
     Denied { path: PathBuf },
-    #[error("{} is a folder or a device: give a file", path.display())]
+    #[error("{} is a pipe or a device: give a file, or a folder of images", path.display())]
     NotAFile { path: PathBuf },
     #[error("{} can't be opened", path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error("reading the file at byte {position} failed")]
     Read { position: u64, source: io::Error },
 
-    #[error("this is {found}, which kadr can't read: give an MP4 with H.264, a JPEG or a PNG{}", hint(convert))]
+    #[error("this is {found}, which kadr can't read: give H.264 in MP4 or MKV, a JPEG or a PNG{}", hint(convert))]
     NotAVideo { found: &'static str, convert: Option<&'static str> },
     #[error(
         "the file is not complete: its index (moov) is missing, so that not one frame can be found; \
@@ -39,6 +39,10 @@ pub enum SourceError {
     Codec { found: String },
     #[error("the video is encrypted: give it without DRM")]
     Encrypted,
+    #[error("the file's frames are compressed once more, which kadr can't undo: write it anew with {convert}")]
+    Packed { convert: &'static str },
+    #[error("source.fps is {given}, but the video has times of its own: leave it out")]
+    OwnTimes { given: f64 },
     #[error("{found} can't be decoded, only progressive 8-bit 4:2:0 can: convert it with {convert}")]
     Unsupported { found: String, convert: &'static str },
     #[error("{size} is too large: {limit}")]
@@ -64,6 +68,8 @@ pub enum SourceError {
     Silent { what: &'static str, after: Duration },
     #[error("{what}")]
     Session { what: String },
+    #[error("the images that come can't be read")]
+    NoImage { source: Box<SourceError> },
     #[error("the camera ended the stream")]
     Gone,
     #[error(
@@ -74,6 +80,24 @@ pub enum SourceError {
     NoVideo { found: String },
     #[error("told to stop")]
     Stopped,
+
+    #[error(
+        "there is no JPEG or PNG in the folder {}: give one with images (its subfolders are not looked into), or a file",
+        path.display()
+    )]
+    NoImages { path: PathBuf },
+    #[error(
+        "no file matches {pattern}: give a pattern, such as /data/*.jpg, that names images on the runner's machine"
+    )]
+    NoMatch { pattern: String },
+    #[error("{pattern} is no pattern: {what}; it takes *, ?, [a-z] and **")]
+    Pattern { pattern: String, what: &'static str },
+    #[error("{path} holds more than {most} images: analyse them in parts")]
+    TooMany { path: String, most: usize },
+    #[error("{found} can't be one of a row of images: give JPEG and PNG only")]
+    NotAnImage { found: &'static str },
+    #[error("{unreadable} of the {of} images could not be read, first of all {}", first.display())]
+    Unreadable { unreadable: u64, of: u64, first: PathBuf, source: Box<SourceError> },
 
     #[error("the H.264 decoder can't be started")]
     Decoder { source: openh264::Error },

@@ -63,6 +63,11 @@ pub(super) fn is_sps(nal: &[u8]) -> bool {
     kind(nal) == Some(SPS)
 }
 
+/// Whether a NAL unit is the first slice of a picture: it begins with macroblock 0, written as a single bit.
+pub(super) fn begins_picture(nal: &[u8]) -> bool {
+    matches!(kind(nal), Some(SLICE | IDR_SLICE)) && nal.get(1).is_some_and(|byte| byte & 0x80 != 0)
+}
+
 impl Decoder {
     pub(super) fn new(stream: Stream) -> Result<Self, SourceError> {
         let inner = openh264::decoder::Decoder::new().map_err(|source| SourceError::Decoder { source })?;
@@ -89,20 +94,32 @@ impl Decoder {
     pub(super) fn decode(&mut self, sample: &[u8], length_size: usize) -> Result<bool, SourceError> {
         let (mut slices, mut failed) = (0, false);
         for nal in nals(sample, length_size) {
-            match nal.and_then(kind) {
-                Some(SLICE | IDR_SLICE) => {
-                    slices += 1;
-                    failed |= !self.feed(nal.unwrap_or_default());
+            match nal {
+                Some(nal) => {
+                    let taken = self.unit(nal)?;
+                    slices += usize::from(taken.is_some());
+                    failed |= taken == Some(false);
                 }
-                Some(SPS | PPS) => self.parameter_set(nal.unwrap_or_default())?,
-                // Remarks, delimiters and padding; the decoder has no use for them.
-                Some(_) => {}
                 None => failed = true,
             }
         }
+        Ok(slices > 0 && !failed)
+    }
+
+    /// Decodes a NAL unit. Of a slice, whether it was taken; none: it was something else.
+    pub(super) fn unit(&mut self, nal: &[u8]) -> Result<Option<bool>, SourceError> {
+        let taken = match kind(nal) {
+            Some(SLICE | IDR_SLICE) => Some(self.feed(nal)),
+            Some(SPS | PPS) => {
+                self.parameter_set(nal)?;
+                None
+            }
+            // Remarks, delimiters and padding; the decoder has no use for them.
+            _ => None,
+        };
         match self.changed {
             Some(to) => Err(SourceError::SizeChanged { from: self.stream.size, to, frames: self.decoded }),
-            None => Ok(slices > 0 && !failed),
+            None => Ok(taken),
         }
     }
 

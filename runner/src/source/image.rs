@@ -24,34 +24,44 @@ pub(super) struct ImageSource {
 }
 
 impl ImageSource {
-    /// Decodes the image that `reader` holds.
-    pub(super) fn open<R: Read + Seek>(mut reader: R, format: ImageFormat) -> Result<Self, SourceError> {
-        let failed = |source| SourceError::Image { source };
-        reader.seek(SeekFrom::Start(0)).map_err(|source| SourceError::Read { position: 0, source })?;
-        let mut reader = ImageReader::with_format(BufReader::new(reader), format);
-        let mut limits = Limits::default();
-        limits.max_alloc = Some(MAX_ALLOCATION);
-        reader.limits(limits);
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        let (width, height) = decoder.dimensions();
-        if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-            let limit = "images have at most 16,384 pixels a side and 64 million in all, scale it down";
-            return Err(SourceError::TooLarge { size: Size { width, height }, limit });
-        }
-        // A note that can't be read is no reason to refuse the picture.
-        let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-        let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        image.apply_orientation(orientation);
-        let picture = picture(&over_black(image))?;
+    /// Decodes the image that `reader` holds; `rate` says how long it is shown.
+    pub(super) fn open<R: Read + Seek>(
+        reader: R,
+        format: ImageFormat,
+        rate: Option<FrameRate>,
+    ) -> Result<Self, SourceError> {
+        let picture = decode(reader, format)?;
+        let frame_rate = rate.unwrap_or(FrameRate::DEFAULT);
         let info = SourceInfo {
             size: picture.size(),
-            frame_rate: FrameRate::DEFAULT,
-            timescale: FrameRate::DEFAULT.numerator,
+            frame_rate,
+            timescale: frame_rate.numerator,
             frames: Some(1),
             colour: picture.colour(),
         };
         Ok(Self { info, frame: Some(Frame { number: 0, pts_ms: 0.0, captured_at: None, picture }) })
     }
+}
+
+/// Decodes the image that `reader` holds.
+pub(super) fn decode<R: Read + Seek>(mut reader: R, format: ImageFormat) -> Result<Picture, SourceError> {
+    let failed = |source| SourceError::Image { source };
+    reader.seek(SeekFrom::Start(0)).map_err(|source| SourceError::Read { position: 0, source })?;
+    let mut reader = ImageReader::with_format(BufReader::new(reader), format);
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
+        let limit = "images have at most 16,384 pixels a side and 64 million in all, scale it down";
+        return Err(SourceError::TooLarge { size: Size { width, height }, limit });
+    }
+    // A note that can't be read is no reason to refuse the picture.
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    image.apply_orientation(orientation);
+    picture(&over_black(image))
 }
 
 impl Source for ImageSource {

@@ -20,7 +20,7 @@ use retina::{
     client::{self, Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions},
     codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
 };
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use url::Url;
@@ -29,6 +29,7 @@ use self::clock::{Clock, Wall};
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_sps, nals, sps::Stream},
+    live::{Live, until},
 };
 
 /// Bytes before the length of each NAL unit.
@@ -66,7 +67,7 @@ pub struct Access {
     pub credentials: Option<(String, String)>,
     pub transport: Transport,
     pub deadlines: Deadlines,
-    /// Keep what comes as it comes, for [`Source::take_coded`].
+    /// Keep what comes as it comes, for [`Live::take_coded`].
     pub keep_coded: bool,
 }
 
@@ -196,13 +197,23 @@ impl RtspSource {
     }
 }
 
-impl Source for RtspSource {
-    fn info(&self) -> &SourceInfo {
-        &self.info
+impl Live for RtspSource {
+    fn rate(&self) -> Option<f64> {
+        Some(self.info.frame_rate.hz())
+    }
+
+    fn next_frame(&mut self) -> Result<Frame, SourceError> {
+        Source::next_frame(self).and_then(|frame| frame.ok_or(SourceError::Gone))
     }
 
     fn take_coded(&mut self) -> Vec<Coded> {
         self.coded.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+impl Source for RtspSource {
+    fn info(&self) -> &SourceInfo {
+        &self.info
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
@@ -224,22 +235,6 @@ impl Source for RtspSource {
             }
         }
     }
-}
-
-/// Runs a future until the deadline (`Some(None)`) or the stop (`None`).
-fn until<T>(
-    runtime: &Handle,
-    stop: &CancellationToken,
-    deadline: Duration,
-    work: impl Future<Output = T>,
-) -> Option<Option<T>> {
-    runtime.block_on(async {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            done = timeout(deadline, work) => Some(done.ok()),
-        }
-    })
 }
 
 /// The next access unit of the video; none if nothing comes in time. Everything else is given to `other`.

@@ -103,24 +103,30 @@ fn a_whole_file_has_nothing_to_tell() {
     }
 }
 
-static SMALL: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
-    [PROGRESSIVE, FRAGMENTED].map(|options| {
+static SMALL: LazyLock<[Vec<u8>; 4]> = LazyLock::new(|| {
+    let input = "s=64x64:r=25:d=0.8";
+    let [progressive, fragmented] =
+        [PROGRESSIVE, FRAGMENTED].map(|options| fs::read(clip(&folder(), input, options)).unwrap());
+    let [mkv, bare] = ["clip.mkv", "clip.h264"].map(|name| {
         let folder = folder();
-        fs::read(clip(&folder, "s=64x64:r=25:d=0.8", options)).unwrap()
-    })
+        let (from, to) = (clip(&folder, input, PROGRESSIVE), folder.path().join(name));
+        crate::clips::ffmpeg(["-i", &from.display().to_string(), "-c", "copy", &to.display().to_string()]);
+        fs::read(to).unwrap()
+    });
+    [progressive, fragmented, mkv, bare]
 });
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     /// Whatever bytes are changed, reading ends, and no more frames come than the file has bytes.
     #[test]
     fn changed_bytes_never_panic(
-        fragmented in any::<bool>(),
+        kind in 0..4_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
         in_index in any::<bool>(),
     ) {
-        let mut bytes = SMALL[usize::from(fragmented)].clone();
+        let mut bytes = SMALL[kind].clone();
         // Half of the cases change the index and not the pictures, which are most of the file.
         let end = if in_index { 1200.min(bytes.len()) } else { bytes.len() };
         for (index, value) in &changes {

@@ -5,7 +5,9 @@
 
 mod clips;
 mod colours;
+mod contract;
 mod damage;
 mod decoding;
 mod recording;
 mod refusals;
+mod rows;

@@ -39,6 +39,23 @@ fn info(width: u32, height: u32) -> SourceInfo {
 }
 
 #[test]
+fn pictures_of_other_sizes_are_scaled_into_the_first_ones() {
+    let folder = folder();
+    let to = folder.path().join("recorded.mp4");
+    let mut recorder = Recorder::create(&to, &info(64, 64)).unwrap();
+    for (n, (width, height)) in [(64, 64), (32, 64), (640, 480), (7, 5)].into_iter().enumerate() {
+        let picture = Picture::uniform(Size { width, height }, Colour::default(), [200, 128, 128]).unwrap();
+        recorder.push(&picture, n as f64 * 40.0).unwrap();
+    }
+    recorder.finish().unwrap();
+    let frames = frames(&to);
+    assert_eq!(frames.len(), 4);
+    let luma = |frame: usize, x: usize, y: usize| frames[frame].picture.planes()[0].data[y * 64 + x];
+    assert!(luma(0, 2, 32) > 180 && luma(1, 32, 32) > 180 && luma(1, 2, 32) < 40, "upright: black beside it");
+    assert!(luma(2, 2, 32) > 180 && luma(2, 32, 2) < 40, "lying: black above it");
+}
+
+#[test]
 fn a_recording_is_like_its_source() {
     let folder = folder();
     let from = clip(&folder, "s=640x272:r=30000/1001:d=2", "-c:v libx264 -bf 2 -pix_fmt yuv420p");
@@ -136,8 +153,6 @@ fn what_can_not_be_recorded_is_refused() {
     assert!(matches!(Recorder::create(&nowhere, &info(64, 64)), Err(RecordError::Write { .. })));
     let mut recorder = Recorder::create(&to, &info(64, 64)).unwrap();
     let picture = Picture::uniform(Size { width: 64, height: 64 }, Colour::default(), [9; 3]).unwrap();
-    let other = Picture::uniform(Size { width: 32, height: 64 }, Colour::default(), [9; 3]).unwrap();
-    assert!(matches!(recorder.push(&other, 0.0), Err(RecordError::Size { frame: 0, .. })));
     recorder.push(&picture, 80.0).unwrap();
     for bad in [40.0, f64::NAN, -1.0, f64::INFINITY] {
         assert!(matches!(recorder.push(&picture, bad), Err(RecordError::Time { frame: 1, .. })), "{bad}");

@@ -59,16 +59,60 @@ fn what_is_no_file_or_no_video_is_told_apart() {
     let folder = folder();
     let path = folder.path().join("notes.mp4");
     assert!(refusal(&path).contains("there is no file"));
-    assert!(refusal(folder.path()).contains("is a folder"));
     fs::write(&path, "these are my notes\n").unwrap();
     assert!(refusal(&path).contains("a text file"));
     fs::write(&path, "").unwrap();
     assert!(refusal(&path).contains("an empty file"));
-    let other = folder.path().join("clip.mkv");
-    let input = "-f lavfi -i testsrc2=s=64x64:d=1 -c:v libx264".split(' ');
+    let other = folder.path().join("clip.avi");
+    let input = "-f lavfi -i testsrc2=s=64x64:d=1 -c:v libx264 -pix_fmt yuv420p".split(' ');
     ffmpeg(input.map(str::as_ref).chain([other.as_os_str()]));
     let message = refusal(&other);
-    assert!(message.contains("Matroska") && message.contains("-c copy"), "{message}");
+    assert!(message.contains("AVI") && message.contains("-c copy"), "{message}");
+}
+
+#[test]
+fn what_other_containers_hold_is_named() {
+    let folder = folder();
+    let h265 = "-c:v libx265 -x265-params log-level=error:pools=none -pix_fmt yuv420p";
+    for (name, options, words) in [
+        ("a.mkv", h265, ["H.265", "ffmpeg"]),
+        ("b.webm", "-c:v libvpx -pix_fmt yuv420p", ["VP8", "ffmpeg"]),
+        ("c.mkv", "-c:v mjpeg -pix_fmt yuvj420p", ["Motion JPEG", "ffmpeg"]),
+        ("d.mkv", "-c:v libx264 -pix_fmt yuv420p10le", ["10-bit", "ffmpeg"]),
+        ("e.mkv", "-c:v libx264 -pix_fmt yuv420p -flags +ildct+ilme", ["interlaced", "bwdif"]),
+        ("f.mkv", "-vn -f lavfi -i sine=d=1 -map 1 -c:a aac", ["no video track", ""]),
+        ("g.h265", h265, ["H.265 without a container", "ffmpeg"]),
+        ("h.h264", "-c:v libx264 -pix_fmt yuv422p", ["4:2:2", "ffmpeg"]),
+        ("i.m2v", "-c:v mpeg2video", ["MPEG video without a container", "ffmpeg"]),
+    ] {
+        let path = folder.path().join(name);
+        let (inputs, options): (Vec<_>, Vec<_>) = match options.strip_prefix("-vn ") {
+            Some(rest) => (rest.split(' ').take(4).collect(), rest.split(' ').skip(4).collect()),
+            None => (vec![], options.split(' ').collect()),
+        };
+        let to = path.display().to_string();
+        let head = ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=1"];
+        ffmpeg(head.into_iter().chain(inputs).chain(options).chain([to.as_str()]));
+        let message = refusal(&path);
+        assert!(words.iter().all(|word| message.contains(word)), "{name}: {message}");
+    }
+}
+
+#[test]
+fn a_matroska_file_that_is_packed_or_ends_early_is_told() {
+    let folder = folder();
+    let path = folder.path().join("clip.mkv");
+    let options = "-f lavfi -i testsrc2=s=64x64:d=1 -c:v libx264 -pix_fmt yuv420p".split(' ');
+    ffmpeg(options.map(str::as_ref).chain([path.as_os_str()]));
+    let bytes = fs::read(&path).unwrap();
+    let cluster = bytes.windows(4).position(|w| w == b"\x1f\x43\xb6\x75").unwrap();
+    let tracks = bytes.windows(4).position(|w| w == b"\x16\x54\xae\x6b").unwrap();
+    for (length, words) in
+        [(cluster, "without a single frame"), (tracks, "before its tracks"), (tracks + 40, "before its tracks")]
+    {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert!(refusal(&path).contains(words), "{length}: {}", refusal(&path));
+    }
 }
 
 #[cfg(unix)]

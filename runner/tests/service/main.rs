@@ -5,7 +5,9 @@
 
 mod cameras;
 mod erase;
+mod files;
 mod frames;
+mod images;
 mod outputs;
 mod preprocess;
 mod receiver;

@@ -101,6 +101,15 @@ impl World {
         self.append(scenario, EventData::StartRequested { run, attempt, settings }).await
     }
 
+    /// With more to say of the source than its path, and a video if one is wanted.
+    pub(crate) async fn start_source(&self, run: RunId, attempt: u32, source: serde_json::Value) -> u64 {
+        let body = serde_json::json!({
+            "source": source, "model": MODEL, "analysis": {"input_size": "64x64"},
+        });
+        let settings = Box::new(serde_json::from_value(body).unwrap());
+        self.append(&gate(), EventData::StartRequested { run, attempt, settings }).await
+    }
+
     pub(crate) async fn assign(&self, scenario: &ScenarioId, run: RunId, runner: RunnerId) -> u64 {
         self.append(scenario, EventData::RunnerAssigned { run, attempt: 1, runner }).await
     }

@@ -26,6 +26,11 @@ pub(crate) async fn post(address: &str, key: Option<&str>, body: &Value) -> Answ
     answer(if let Some(key) = key { request.header("Idempotency-Key", key) } else { request }).await
 }
 
+/// Bytes of this kind.
+pub(crate) async fn send(address: &str, kind: &str, body: Vec<u8>) -> Answer {
+    answer(client().post(address).header("Content-Type", kind).body(body)).await
+}
+
 async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.unwrap();
     let content_type = response.headers().get("Content-Type").map(|v| v.to_str().unwrap().to_owned());

@@ -1,4 +1,4 @@
-//! Reads a camera: at its pace, with a frame for inference only when there is room for one, and again and again.
+//! Reads a camera, or whatever else comes at its own pace ([`Kind`]): at its pace, with a frame for inference only when there is room for one, and again and again.
 //!
 //! A frame that finds no room is dropped at once and counted: the next one is newer. When the session ends, for whatever
 //! reason that may pass, the camera is tried again after a pause that grows, for as long as it is wanted.
@@ -15,13 +15,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, Read, Reader, spawn};
+use super::{Message, Read, Reader, kind::Kind, spawn};
 use crate::{
     archive::Archive,
     live::Watchers,
     meter::{Dropped, Meter, Trouble},
     preprocess::{Preprocessor, Selection},
-    source::{Access, Coded, Frame, RtspSource, Source, SourceError},
+    source::{Coded, Frame, Live, Losses, SourceError},
 };
 
 /// Pauses between sessions, each twice as long as the one before, give or take a half: cameras of one site that went
@@ -36,7 +36,7 @@ const PASSED: usize = 4;
 
 /// A camera that is to be read.
 pub(super) struct Camera {
-    pub(super) access: Access,
+    pub(super) kind: Kind,
     pub(super) selection: Selection,
     /// The number of its first frame, and when that is shown: an earlier attempt may have had others.
     pub(super) first: u64,
@@ -122,18 +122,19 @@ impl Thread {
 
     /// One session, and why it ended. `playing`: since its first frame.
     fn session(&mut self, down: &mut bool, playing: &mut Option<Instant>) -> Result<SourceError, Unwanted> {
-        let mut source = match RtspSource::open(&self.camera.access, self.runtime.clone(), self.stop.clone()) {
+        let mut source = match self.camera.kind.open(self.runtime.clone(), self.stop.clone()) {
             Ok(source) => source,
             Err(error) => return Ok(error),
         };
-        self.camera.meter.connected(source.info().frame_rate.hz());
+        self.camera.meter.connected(source.rate());
         let mut from_ms = None;
         // Another session may have other parameters.
         let stream = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
         loop {
-            let frame = match source.next_frame() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return Ok(SourceError::Gone),
+            let frame = source.next_frame();
+            self.count(source.losses());
+            let frame = match frame {
+                Ok(frame) => frame,
                 Err(error) => return Ok(error),
             };
             if std::mem::take(down) {
@@ -145,16 +146,28 @@ impl Thread {
             let from_ms = *from_ms.get_or_insert_with(|| began.elapsed().as_secs_f64() * 1000.0);
             let number = self.next;
             self.next += 1;
+            source.numbered(number);
             // Where a session's own count ran ahead of the clock, the next one's frames wait for it.
             self.shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + frame.pts_ms);
             let pts_ms = self.shown_ms;
-            self.record(&mut source, from_ms, stream);
+            self.record(&mut *source, from_ms, stream);
             self.offer(Frame { number, pts_ms, ..frame })?;
         }
     }
 
+    /// What the source has left out by itself has its numbers, too.
+    fn count(&mut self, Losses { busy, unreadable }: Losses) {
+        self.next += busy + unreadable;
+        for (count, why) in [(busy, Dropped::Busy), (unreadable, Dropped::Unreadable)] {
+            (0..count).for_each(|_| {
+                self.camera.meter.seen();
+                self.camera.meter.dropped(why);
+            });
+        }
+    }
+
     /// Records what came with the last frame, as it came.
-    fn record(&mut self, source: &mut dyn Source, from_ms: f64, stream: u64) {
+    fn record(&mut self, source: &mut dyn Live, from_ms: f64, stream: u64) {
         let Some(archive) = &mut self.camera.archive else { return };
         for Coded { pts_ms, captured_at, key, size, data } in source.take_coded() {
             archive.push(AccessUnit {

@@ -1,14 +1,21 @@
-//! Reads a file: every frame, as fast as they are taken.
+//! Reads a file: every frame, as fast as they are taken, or not before its own time.
 
-use std::path::{Path, PathBuf};
+use std::{path::PathBuf, time::Instant};
 
-use kadr_shared::telemetry::chain;
-use tokio::sync::{mpsc, oneshot};
+use kadr_shared::{
+    settings::{self, Pace},
+    telemetry::chain,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
-use super::{Message, Read, Reader, spawn};
+use super::{Message, Read, Reader, pacer::Pacer, spawn};
 use crate::{
     preprocess::{Preprocessor, Selection},
-    source::{self, SourceInfo},
+    source::{self, FrameRate, Play, Source, SourceInfo},
 };
 
 /// Frames decoded ahead of the one that is being sent.
@@ -16,64 +23,96 @@ const AHEAD: usize = 2;
 
 type Opened = oneshot::Sender<Result<SourceInfo, String>>;
 
-/// Opens a file and begins to read it. Frames below `stored` are not scaled. The error is for people.
-pub(super) async fn open(
+/// A file that is to be read.
+pub(super) struct File {
     path: PathBuf,
-    preprocessor: Preprocessor,
-    selection: Selection,
+    /// Frames below this number have their results: they are not scaled, and of a looped file not given at all.
     stored: u64,
-) -> Result<Reader, String> {
-    let (opened, info) = oneshot::channel();
-    let (sender, frames) = mpsc::channel(AHEAD);
-    spawn(move || read(&path, preprocessor, selection, stored, opened, &sender))?;
-    match info.await {
-        Ok(Ok(info)) => Ok(Reader { info: Some(info), frames, _stop: None }),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err("the source's reader ended unexpectedly".to_owned()),
-    }
+    play: Play,
+    pace: Pace,
 }
 
-fn read(
-    path: &Path,
-    mut preprocessor: Preprocessor,
-    mut selection: Selection,
-    stored: u64,
-    opened: Opened,
-    frames: &mpsc::Sender<Message>,
-) {
-    // What can't be prepared at all is told before anything begins.
-    let source = source::open(path).map_err(|error| chain(&error)).and_then(|source| {
-        preprocessor.seen(source.info().size).map_err(|error| chain(&error))?;
-        Ok(source)
-    });
-    let mut source = match source {
-        Ok(source) => source,
-        Err(error) => {
-            // Whoever asked may have been cancelled: then nobody wants to know.
-            let _ = opened.send(Err(error));
-            return;
-        }
-    };
-    if opened.send(Ok(source.info().clone())).is_err() {
-        return;
+impl File {
+    pub(super) fn new(path: PathBuf, source: &settings::Source, stored: u64) -> Self {
+        let rate = source.fps.and_then(|fps| FrameRate::of(fps.get()));
+        let play = Play { rate, looped_from: source.looped.then_some(stored) };
+        Self { path, stored, play, pace: source.pace }
     }
-    loop {
-        let read = |frame, seen| Message::Frame(Box::new(Read { frame, seen, credit: None }));
-        let message = match source.next_frame() {
-            Ok(Some(frame)) => {
-                // Asked for each frame, since some choices follow from the frame before.
-                let wanted = selection.takes(&frame) && frame.number >= stored;
-                match wanted.then(|| preprocessor.prepare(&frame.picture)).transpose() {
-                    Ok(seen) => read(frame, seen),
-                    Err(error) => Message::End(Some(chain(&error))),
-                }
+
+    /// Opens it and begins to read; gives what is known of it, too. The error is for people.
+    pub(super) async fn open(
+        self,
+        preprocessor: Preprocessor,
+        selection: Selection,
+    ) -> Result<(Reader, SourceInfo), String> {
+        let (opened, info) = oneshot::channel();
+        let (sender, frames) = mpsc::channel(AHEAD);
+        let (runtime, looped) = (Handle::current(), self.play.looped_from.is_some());
+        spawn(move || {
+            if let Some(source) = self.begin(opened, &preprocessor) {
+                self.read(source, preprocessor, selection, &sender, &runtime);
             }
-            Ok(None) => Message::End(None),
-            Err(error) => Message::End(Some(chain(&error))),
-        };
-        let last = matches!(message, Message::End(_));
-        if frames.blocking_send(message).is_err() || last {
-            return;
+        })?;
+        match info.await {
+            // What has no end has no recording.
+            Ok(Ok(info)) => Ok((Reader { info: (!looped).then(|| info.clone()), frames, _stop: None }, info)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err("the source's reader ended unexpectedly".to_owned()),
+        }
+    }
+
+    fn begin(&self, opened: Opened, preprocessor: &Preprocessor) -> Option<Box<dyn Source>> {
+        let source = source::play(&self.path, self.play).map_err(|error| chain(&error)).and_then(|source| {
+            // What can't be prepared at all is told before anything begins.
+            preprocessor.seen(source.info().size).map_err(|error| chain(&error))?;
+            Ok(source)
+        });
+        match source {
+            Ok(source) => opened.send(Ok(source.info().clone())).is_ok().then_some(source),
+            Err(error) => {
+                // Whoever asked may have been cancelled: then nobody wants to know.
+                let _ = opened.send(Err(error));
+                None
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        mut source: Box<dyn Source>,
+        mut preprocessor: Preprocessor,
+        mut selection: Selection,
+        frames: &mpsc::Sender<Message>,
+        runtime: &Handle,
+    ) {
+        let mut pacer = Pacer::default();
+        loop {
+            let read = |frame, seen| Message::Frame(Box::new(Read { frame, seen, credit: None }));
+            let message = match source.next_frame() {
+                Ok(Some(frame)) => {
+                    let new = frame.number >= self.stored;
+                    if new && self.pace == Pace::Own {
+                        let wait = pacer.wait(frame.pts_ms, Instant::now());
+                        // Ends early when nobody wants frames any more.
+                        let unwanted = async { timeout(wait, frames.closed()).await.is_ok() };
+                        if !wait.is_zero() && runtime.block_on(unwanted) {
+                            return;
+                        }
+                    }
+                    // Asked for each frame, since some choices follow from the frame before.
+                    let wanted = selection.takes(&frame) && new;
+                    match wanted.then(|| preprocessor.prepare(&frame.picture)).transpose() {
+                        Ok(seen) => read(frame, seen),
+                        Err(error) => Message::End(Some(chain(&error))),
+                    }
+                }
+                Ok(None) => Message::End(None),
+                Err(error) => Message::End(Some(chain(&error))),
+            };
+            let last = matches!(message, Message::End(_));
+            if frames.blocking_send(message).is_err() || last {
+                return;
+            }
         }
     }
 }

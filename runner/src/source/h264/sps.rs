@@ -2,6 +2,8 @@
 //!
 //! The decoder would fail on what it can't decode without saying why; here it is named.
 
+use std::num::NonZeroU32;
+
 use h264_reader::nal::{
     Nal, RefNal,
     sps::{ChromaFormat, FrameMbsFlags, SeqParameterSet},
@@ -12,7 +14,7 @@ use kadr_shared::{
 };
 
 use crate::source::{
-    SourceError,
+    FrameRate, SourceError,
     error::{DEINTERLACE, REENCODE},
 };
 
@@ -30,10 +32,7 @@ impl Stream {
     /// Reads the SPS `nal`, its header byte included. `container` is what the file says of colour beside the stream:
     /// matrix_coefficients and whether the range is full; it counts where the stream is silent.
     pub(in crate::source) fn of(nal: &[u8], container: Option<(u8, bool)>) -> Result<Self, SourceError> {
-        // Zero bytes may follow a NAL unit without belonging to it.
-        let end = nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        let sps = SeqParameterSet::from_bits(RefNal::new(nal.get(..end).unwrap_or_default(), &[], true).rbsp_bits())
-            .map_err(|e| malformed(format!("its H.264 parameter set can't be read ({e:?})")))?;
+        let sps = parse(nal)?;
         supported(&sps)?;
         let (width, height) =
             sps.pixel_dimensions().map_err(|e| malformed(format!("its H.264 picture has no size ({e:?})")))?;
@@ -48,6 +47,21 @@ impl Stream {
         }
         Ok(Self { size, colour: colour(&sps, container) })
     }
+}
+
+/// Frames a second as the SPS `nal` has them, if it says so.
+pub(in crate::source) fn rate(nal: &[u8]) -> Option<FrameRate> {
+    let timing = parse(nal).ok()?.vui_parameters?.timing_info?;
+    // A tick is a field's time, of which a frame has two (ITU-T H.264, E.2.1).
+    let ticks = u64::from(timing.num_units_in_tick) * 2;
+    FrameRate::mean(1, ticks, NonZeroU32::new(timing.time_scale)?)
+}
+
+fn parse(nal: &[u8]) -> Result<SeqParameterSet, SourceError> {
+    // Zero bytes may follow a NAL unit without belonging to it.
+    let end = nal.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    SeqParameterSet::from_bits(RefNal::new(nal.get(..end).unwrap_or_default(), &[], true).rbsp_bits())
+        .map_err(|e| malformed(format!("its H.264 parameter set can't be read ({e:?})")))
 }
 
 fn supported(sps: &SeqParameterSet) -> Result<(), SourceError> {

@@ -2,15 +2,9 @@
 //!
 //! Every length comes from the file and is believed only as far as there are bytes for it.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 
-use crate::source::SourceError;
-
-/// The file and how long it was when it was opened.
-pub(super) struct Input<R> {
-    reader: R,
-    len: u64,
-}
+use crate::source::{SourceError, input::Input};
 
 /// A box at the file's top level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,40 +16,18 @@ pub(super) struct BoxAt {
 }
 
 impl<R: Read + Seek> Input<R> {
-    pub(super) fn new(mut reader: R) -> Result<Self, SourceError> {
-        let len = reader.seek(SeekFrom::End(0)).map_err(|source| SourceError::Read { position: 0, source })?;
-        Ok(Self { reader, len })
-    }
-
-    pub(super) const fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Puts the bytes from `start` to `end` into `buffer`; the caller has checked that the file has them and that
-    /// they are few enough to be held.
-    pub(super) fn read(&mut self, start: u64, end: u64, buffer: &mut Vec<u8>) -> Result<(), SourceError> {
-        let failed = |source| SourceError::Read { position: start, source };
-        buffer.clear();
-        self.reader.seek(SeekFrom::Start(start)).map_err(failed)?;
-        let wanted = end.saturating_sub(start);
-        let got = self.reader.by_ref().take(wanted).read_to_end(buffer).map_err(failed)?;
-        // The file can have been cut since it was opened.
-        if got as u64 == wanted { Ok(()) } else { Err(failed(io::ErrorKind::UnexpectedEof.into())) }
-    }
-
     /// The box that begins at `start`; none where fewer bytes are left than a box's header has.
     pub(super) fn box_at(&mut self, start: u64) -> Result<Option<BoxAt>, SourceError> {
-        let left = self.len.saturating_sub(start);
+        let left = self.len().saturating_sub(start);
         if left < 8 {
             return Ok(None);
         }
-        let mut head = Vec::with_capacity(16);
-        self.read(start, start + left.min(16), &mut head)?;
-        let kind = array(&head, 4).unwrap_or_default();
-        let (size, header) = match be32(&head, 0) {
+        let head = self.head(start, 16)?;
+        let kind = array(head, 4).unwrap_or_default();
+        let (size, header) = match be32(head, 0) {
             // The box reaches to the file's end.
             Some(0) => (left, 8),
-            Some(1) => match be64(&head, 8) {
+            Some(1) => match be64(head, 8) {
                 Some(size) => (size, 16),
                 None => return Ok(None),
             },

@@ -11,10 +11,10 @@ use std::{
 use shiguredo_mp4::boxes::MoovBox;
 
 use super::{
-    boxes::{Input, be32, be64, children},
+    boxes::{be32, be64, children},
     samples::{Sample, Step},
 };
-use crate::source::SourceError;
+use crate::source::{SourceError, input::Input};
 
 /// A moof larger than this is no list of samples.
 const MOOF_LIMIT: u64 = 64 << 20;

@@ -11,8 +11,8 @@ use shiguredo_mp4::{
     boxes::{MoovBox, StblBox},
 };
 
-use super::{boxes::Input, fragment::Fragments};
-use crate::source::SourceError;
+use super::fragment::Fragments;
+use crate::source::{SourceError, input::Input};
 
 /// One coded picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,12 +11,14 @@ use shiguredo_mp4::{
 };
 
 use super::{
-    boxes::{Input, array, children},
+    boxes::{array, children},
     samples::{Samples, Step},
 };
 use crate::source::{
     SourceError,
+    coded::SAMPLE_LIMIT,
     h264::{self, sps::Stream},
+    input::Input,
     turn::Turn,
 };
 
@@ -122,7 +124,7 @@ impl Track {
             Some(sps) => Some(sps),
             None => {
                 if let Step::Sample(first) = self.samples.clone().next(input)?
-                    && first.size <= super::SAMPLE_LIMIT
+                    && first.size <= SAMPLE_LIMIT
                 {
                     input.read(first.offset, first.end(), &mut sample)?;
                 }
@@ -185,6 +187,14 @@ impl Description {
             other => return Self::Other(format!("of the codec {:?}", other.escape_ascii().to_string())),
         };
         Self::Other(name.into())
+    }
+
+    /// What the decoder is given before samples of this description; an error where they can't be decoded.
+    pub(super) fn parameter_sets(&self) -> Result<&[Vec<u8>], SourceError> {
+        match self {
+            Self::H264 { parameter_sets, .. } => Ok(parameter_sets),
+            other => Err(other.refusal()),
+        }
     }
 
     /// Why samples of this description can't be decoded.

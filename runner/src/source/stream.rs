@@ -1,0 +1,182 @@
+//! Images that come one by one, from a camera over HTTP or from whoever sends them: one session.
+//!
+//! Somebody receives them ([`http`], [`published`]) and this decodes: each may have another size, and one that can't be read
+//! is left out and counted. When it came is when it is shown.
+
+mod http;
+mod mailbox;
+mod published;
+
+use std::{
+    io::Cursor,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kadr_shared::{message::image::ImageReply, telemetry::chain};
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use self::mailbox::{Arrived, Mailbox};
+pub use self::published::Published;
+use super::{
+    Access, Frame, SourceError, image,
+    live::{Live, Losses, until},
+    sniff::{self, Kind},
+};
+use crate::picture::Picture;
+
+/// Where nothing has to come, this long is waited for at a time.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Images of one session.
+pub struct ImageStream {
+    runtime: Handle,
+    stop: CancellationToken,
+    mailbox: Mailbox,
+    /// Receives them; ends with the session.
+    receiver: JoinHandle<()>,
+    /// The longest silence; none: nobody has to send anything.
+    idle: Option<Duration>,
+    /// Who is told what became of an image.
+    client: Option<async_nats::Client>,
+    /// The first picture, read while the session was made.
+    first: Option<(Arrived, Picture)>,
+    /// Whose number is not known yet.
+    unanswered: Option<async_nats::Subject>,
+    began: Option<Instant>,
+    given: u64,
+    busy: Arc<AtomicU64>,
+    unreadable: u64,
+}
+
+impl ImageStream {
+    /// Connects to a camera that sends images over HTTP, and waits for the first one. Blocks; `stop` ends it early.
+    pub fn http(access: &Access, runtime: Handle, stop: CancellationToken) -> Result<Self, SourceError> {
+        let answer = access.deadlines.answer;
+        let answered = until(&runtime, &stop, answer, http::connect(access)).ok_or(SourceError::Stopped)?;
+        let answered = answered.unwrap_or(Err(SourceError::Silent { what: "answer", after: answer }))?;
+        let (mailbox, busy) = (Mailbox::default(), Arc::<AtomicU64>::default());
+        let receiver = runtime.spawn(http::receive(answered, mailbox.clone(), busy.clone()));
+        let mut stream = Self {
+            runtime,
+            stop,
+            mailbox,
+            receiver,
+            idle: Some(access.deadlines.idle),
+            client: None,
+            first: None,
+            unanswered: None,
+            began: None,
+            given: 0,
+            busy,
+            unreadable: 0,
+        };
+        stream.first = Some(stream.next_picture(Some(access.deadlines.first_frame))?);
+        Ok(stream)
+    }
+
+    /// Begins to listen for images that somebody sends. Does not wait for any.
+    pub fn published(from: &Published, runtime: Handle, stop: CancellationToken) -> Result<Self, SourceError> {
+        let deadline = published::DEADLINE;
+        let subscribed = until(&runtime, &stop, deadline, from.subscribe()).ok_or(SourceError::Stopped)?;
+        let subscriber =
+            subscribed.unwrap_or_else(|| Err(SourceError::Session { what: "NATS does not answer".into() }))?;
+        let (mailbox, busy) = (Mailbox::default(), Arc::<AtomicU64>::default());
+        let receiver = runtime.spawn(from.clone().receive(subscriber, mailbox.clone(), busy.clone()));
+        Ok(Self {
+            runtime,
+            stop,
+            mailbox,
+            receiver,
+            idle: None,
+            client: from.answers().cloned(),
+            first: None,
+            unanswered: None,
+            began: None,
+            given: 0,
+            busy,
+            unreadable: 0,
+        })
+    }
+
+    /// The next one that can be read; an error if there is none in time.
+    fn next_picture(&mut self, deadline: Option<Duration>) -> Result<(Arrived, Picture), SourceError> {
+        let (begun, mut last) = (Instant::now(), None);
+        loop {
+            let left = deadline.map_or(FOR_EVER, |deadline| deadline.saturating_sub(begun.elapsed()));
+            let next = until(&self.runtime, &self.stop, left, self.mailbox.next()).ok_or(SourceError::Stopped)?;
+            let mut arrived = match (next, deadline) {
+                (Some(next), _) => next?,
+                (None, None) => continue,
+                (None, Some(after)) => {
+                    let silent = SourceError::Silent { what: "send an image", after };
+                    return Err(last.map_or(silent, |why| SourceError::NoImage { source: Box::new(why) }));
+                }
+            };
+            match decode(&arrived.body) {
+                Ok(picture) => return Ok((arrived, picture)),
+                Err(error) => {
+                    debug!(error = chain(&error), "an image can't be read");
+                    self.unreadable += 1;
+                    self.answer(arrived.reply.take(), &ImageReply::Unreadable { error: chain(&error) });
+                    last = Some(error);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, to: Option<async_nats::Subject>, reply: &ImageReply) {
+        if let (Some(client), Some(to)) = (&self.client, to) {
+            published::answer(&self.runtime, client, to, reply);
+        }
+    }
+}
+
+impl Live for ImageStream {
+    fn rate(&self) -> Option<f64> {
+        None
+    }
+
+    fn next_frame(&mut self) -> Result<Frame, SourceError> {
+        let (mut arrived, picture) = match self.first.take() {
+            Some(first) => first,
+            None => self.next_picture(self.idle)?,
+        };
+        self.unanswered = arrived.reply.take();
+        let began = *self.began.get_or_insert(arrived.at);
+        let number = self.given;
+        self.given += 1;
+        let pts_ms = arrived.at.saturating_duration_since(began).as_secs_f64() * 1000.0;
+        Ok(Frame { number, pts_ms, captured_at: arrived.taken, picture })
+    }
+
+    fn losses(&mut self) -> Losses {
+        let busy = self.busy.swap(0, Ordering::Relaxed);
+        Losses { busy, unreadable: std::mem::take(&mut self.unreadable) }
+    }
+
+    fn numbered(&mut self, number: u64) {
+        let to = self.unanswered.take();
+        self.answer(to, &ImageReply::Taken { frame: number });
+    }
+}
+
+impl Drop for ImageStream {
+    fn drop(&mut self) {
+        self.receiver.abort();
+    }
+}
+
+/// A JPEG or a PNG, by what it holds.
+fn decode(body: &[u8]) -> Result<Picture, SourceError> {
+    let mut reader = Cursor::new(body);
+    match sniff::kind(&mut reader)? {
+        Kind::Image(format) => image::decode(reader, format),
+        Kind::Mp4 | Kind::Matroska | Kind::AnnexB => Err(SourceError::NotAnImage { found: "a video" }),
+    }
+}
