@@ -1,6 +1,6 @@
 //! What can be typed. Meaning is given to it elsewhere.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kadr_inference::{device::Device, fast::Precision};
@@ -138,9 +138,36 @@ pub struct AnalysisArgs {
     /// The model's input, width x height, multiples of 32; by default the source letterboxed into 640
     #[arg(long, value_name = "WxH")]
     pub input_size: Option<InputSize>,
+    #[command(flatten)]
+    pub preprocess: PreprocessArgs,
     /// Make no annotated video
     #[arg(long)]
     pub no_video: bool,
+}
+
+/// What inference sees of frames.
+#[derive(Debug, Clone, Args)]
+pub struct PreprocessArgs {
+    /// Analyse at most so many frames a second
+    #[arg(long, value_name = "N", conflicts_with = "every")]
+    pub analysis_fps: Option<f64>,
+    /// Analyse every n-th frame
+    #[arg(long, value_name = "N")]
+    pub every: Option<NonZeroU32>,
+    /// Analyse only this part of the picture: LEFT,TOP,WIDTH,HEIGHT in its pixels
+    #[arg(long, value_name = "REGION", value_delimiter = ',', num_args = 1)]
+    pub crop: Vec<u32>,
+    /// Analyse without colours
+    #[arg(long)]
+    pub grey: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecordArg {
+    /// With every object marked
+    Annotated,
+    /// The camera's own video, as it comes
+    Untouched,
 }
 
 /// Where the video comes from.
@@ -189,6 +216,12 @@ pub struct OutputArgs {
     /// Files of each run's results, beside its video on the runner's disk, separated by commas
     #[arg(long, value_name = "FORMATS", value_enum, value_delimiter = ',')]
     pub files: Vec<TextFormatArg>,
+    /// Record a camera, to go back to (see /v1/scenarios/ID/clip)
+    #[arg(long, value_enum)]
+    pub record: Option<RecordArg>,
+    /// How many days of it are kept [default: 7]
+    #[arg(long, value_name = "DAYS", requires = "record")]
+    pub keep_days: Option<f64>,
     /// An http:// or https:// address that results are posted to
     #[arg(long, value_name = "URL")]
     pub webhook: Option<String>,

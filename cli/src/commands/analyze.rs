@@ -82,7 +82,7 @@ async fn analyze(
     if let Some(fps) = args.fps {
         given["fps"] = json!(fps);
     }
-    client.create(&id, &scenario::settings(given, &args.analysis)).await?;
+    client.create(&id, &scenario::settings(given, &args.analysis)?).await?;
     client.command(&id, "start", &CommandId::generate()).await?;
     let end = watch::until_ended(&client, &nats, &id, stop).await?;
     let recordings = kadr_runner::Config::new(config.data.clone()).recordings();

@@ -4,12 +4,12 @@ mod detections;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kadr_shared::id::{CommandId, ScenarioId};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{AnalysisArgs, ClientArgs, Keyed, OutputArgs, PaceArg, ScenarioCommand, SourceArgs, TransportArg},
+    args::{AnalysisArgs, ClientArgs, Keyed, OutputArgs, PaceArg, PreprocessArgs, RecordArg, ScenarioCommand, SourceArgs, TransportArg},
     client::{Accepted, Camera, Client, Configured, Scenario},
     print,
 };
@@ -17,14 +17,14 @@ use crate::{
 pub async fn run(command: ScenarioCommand) -> Result<()> {
     match command {
         ScenarioCommand::Create { id, source, analysis, outputs, client } => {
-            let settings = with_outputs(settings(given(source)?, &analysis), outputs)?;
+            let settings = with_outputs(settings(given(source)?, &analysis)?, outputs)?;
             show(&Client::new(&client.api)?.create(&id, &settings).await?, client.json)
         }
         ScenarioCommand::List { client } => list(&client).await,
         ScenarioCommand::Get { id, at, client } => show(&Client::new(&client.api)?.get_at(&id, at).await?, client.json),
         ScenarioCommand::History { id, client } => history(&id, &client).await,
         ScenarioCommand::Configure { id, source, analysis, outputs, key, client } => {
-            let settings = with_outputs(settings(given(source)?, &analysis), outputs)?;
+            let settings = with_outputs(settings(given(source)?, &analysis)?, outputs)?;
             configure(&id, &settings, key, &client).await
         }
         ScenarioCommand::Start(keyed) => command_of(keyed, "start").await,
@@ -79,8 +79,8 @@ fn span(millis: u64) -> String {
 }
 
 /// The body of a scenario's creation and configuration.
-pub fn settings(source: Value, analysis: &AnalysisArgs) -> Value {
-    json!({
+pub fn settings(source: Value, analysis: &AnalysisArgs) -> Result<Value> {
+    let mut settings = json!({
         "source": source,
         "model": analysis.model,
         "analysis": {
@@ -88,7 +88,31 @@ pub fn settings(source: Value, analysis: &AnalysisArgs) -> Value {
             "iou": analysis.iou, "class_agnostic": analysis.class_agnostic, "classes": analysis.classes,
         },
         "outputs": { "video": !analysis.no_video },
-    })
+    });
+    let PreprocessArgs { analysis_fps, every, crop, grey } = &analysis.preprocess;
+    let preprocess = &mut settings["preprocess"];
+    if let Some(fps) = analysis_fps {
+        preprocess["fps"] = json!(fps);
+    }
+    if let Some(every) = every {
+        preprocess["every"] = json!(every);
+    }
+    match crop[..] {
+        [] => {}
+        [left, top, width, height] => {
+            preprocess["crop"] = json!({ "left": left, "top": top, "width": width, "height": height });
+        }
+        _ => bail!("--crop is four numbers, LEFT,TOP,WIDTH,HEIGHT, such as 0,200,1280,520"),
+    }
+    if *grey {
+        preprocess["grey"] = true.into();
+    }
+    if preprocess.is_null()
+        && let Some(settings) = settings.as_object_mut()
+    {
+        settings.remove("preprocess");
+    }
+    Ok(settings)
 }
 
 /// The same with what is made of results, and the webhook's secret if there is one.
@@ -96,6 +120,16 @@ fn with_outputs(mut settings: Value, args: OutputArgs) -> Result<Value> {
     let outputs = &mut settings["outputs"];
     if !args.files.is_empty() {
         outputs["files"] = args.files.iter().map(|format| format.name()).collect();
+    }
+    if let Some(record) = args.record {
+        let what = match record {
+            RecordArg::Annotated => "annotated",
+            RecordArg::Untouched => "untouched",
+        };
+        outputs["record"] = json!({ "what": what });
+        if let Some(days) = args.keep_days {
+            outputs["record"]["keep_days"] = json!(days);
+        }
     }
     if let Some(url) = args.webhook {
         let mut webhook = json!({ "url": url, "classes": args.webhook_classes });
