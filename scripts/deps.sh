@@ -4,7 +4,7 @@
 # It installs no Rust and nothing of kadr's own (that goes into .kadr by nats.sh and clip.sh).
 # usage: scripts/deps.sh [test|ci]     test: also what only tests use (a PostgreSQL server)
 #                                      ci: also what only the checks of scripts and container files use, Python's venv, and
-#                                      GStreamer's RTSP server, which tests take for a camera, and a browser
+#                                      GStreamer: its RTSP server, which tests take for a camera, and a player; a browser
 set -eu
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -29,6 +29,7 @@ missing() {
         has_yaml || echo python3-yaml
         has_venv || echo python3-venv
         has chromedriver || echo chromium chromium-driver
+        has gst-launch-1.0 || echo gstreamer1.0-tools
         has_camera || echo gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     fi
 }

@@ -7,10 +7,10 @@ use crate::{projection::ProjectionError, read_model::OpenError};
 /// The end of the service.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    #[error("can't listen at {address}: the port is in use; stop what uses it, or give another address by --listen")]
-    AddressInUse { address: SocketAddr, source: std::io::Error },
-    #[error("can't listen at {address}: give another address by --listen")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("can't listen at {address}: the port is in use; stop what uses it, or give another address by {flag}")]
+    AddressInUse { address: SocketAddr, flag: &'static str, source: std::io::Error },
+    #[error("can't listen at {address}: give another address by {flag}")]
+    Listen { address: SocketAddr, flag: &'static str, source: std::io::Error },
     #[error(transparent)]
     ReadModel(#[from] OpenError),
     #[error("the tables can't be rebuilt")]

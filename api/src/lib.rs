@@ -20,6 +20,7 @@
 //! | `live` | the runners' numbers of this moment, in memory only |
 //! | `recordings` | what was recorded, as clips |
 //! | `video` | live video, read once for all viewers and packed for players |
+//! | `rtsp` | the same for players that speak RTSP |
 
 mod body;
 mod commands;
@@ -33,6 +34,7 @@ mod problem;
 mod projection;
 mod read_model;
 mod recordings;
+mod rtsp;
 mod service;
 mod storage;
 mod time_travel;
@@ -43,4 +45,6 @@ pub use place::{Place, PlaceError};
 pub use problem::ProblemName;
 pub use projection::{Progress, ProjectionError, Rebuilt, rebuild};
 pub use read_model::OpenError;
+#[doc(hidden)]
+pub use rtsp::messages_in;
 pub use service::{Api, Config};

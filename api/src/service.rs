@@ -16,6 +16,7 @@ use crate::{
     place::Place,
     projection::Projection,
     read_model::{ReadModel, Use},
+    rtsp::{self, Desk},
     video::Hub,
 };
 
@@ -24,6 +25,8 @@ use crate::{
 pub struct Config {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where it gives live video by RTSP; none: it does not.
+    pub rtsp: Option<SocketAddr>,
     /// Where its tables are. A file and its folder are made if they are missing.
     pub database: Place,
     /// The models that a scenario may name.
@@ -47,21 +50,20 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Api {
     listener: TcpListener,
     address: SocketAddr,
+    rtsp: Option<(TcpListener, SocketAddr)>,
     config: Config,
     nats: Nats,
 }
 
 impl Api {
-    /// Takes the address. Connections that come from now on wait for [`run`](Self::run).
+    /// Takes its addresses. Connections that come from now on wait for [`run`](Self::run).
     pub async fn bind(config: Config, nats: Nats) -> Result<Self, ApiError> {
-        let address = config.listen;
-        let failed = |source: std::io::Error| match source.kind() {
-            std::io::ErrorKind::AddrInUse => ApiError::AddressInUse { address, source },
-            _ => ApiError::Listen { address, source },
+        let (listener, address) = listen(config.listen, "--listen").await?;
+        let rtsp = match config.rtsp {
+            Some(address) => Some(listen(address, "--rtsp").await?),
+            None => None,
         };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, config, nats })
+        Ok(Self { listener, address, rtsp, config, nats })
     }
 
     /// Where it listens, with the port that was really taken.
@@ -69,9 +71,14 @@ impl Api {
         self.address
     }
 
+    /// Where it listens for players of RTSP, if it does.
+    pub fn rtsp_addr(&self) -> Option<SocketAddr> {
+        self.rtsp.as_ref().map(|(_, address)| *address)
+    }
+
     /// Serves until the shutdown, then ends in order: requests under way first, what they need after them.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ApiError> {
-        let Self { listener, address, config, nats } = self;
+        let Self { listener, address, rtsp, config, nats } = self;
         let Config { database, catalog, secret_key, .. } = config;
         let model = ReadModel::open(&database, Use::Shared).await?;
         // So that the first request finds tables. If a server does not answer now, the projection tries again.
@@ -92,6 +99,13 @@ impl Api {
         let commands = Commands::new(nats.clone(), model.clone(), position.clone());
         // Its viewers' answers have no end of their own.
         let hub = Hub::new(nats.clone(), shutdown.clone());
+        let leave = shutdown.child_token();
+        let _leave = leave.clone().drop_guard();
+        let players = rtsp.map(|(listener, address)| {
+            info!(%address, "players of RTSP are served");
+            let desk = Desk { hub: hub.clone(), model: model.clone(), live: live.clone() };
+            tokio::spawn(rtsp::serve(listener, desk, leave))
+        });
         let services = Services {
             nats,
             model: model.clone(),
@@ -112,15 +126,28 @@ impl Api {
             .run_with_graceful_shutdown(http::endpoint(services), shutdown.cancelled_owned(), Some(GRACE))
             .await;
 
-        let ended = end(guard, [("projection", projection), ("live numbers", following)]).await;
+        let mut tasks = vec![("projection", projection), ("live numbers", following)];
+        tasks.extend(players.map(|players| ("RTSP server", players)));
+        let ended = end(guard, tasks).await;
         model.close().await;
         served.map_err(ApiError::Serve)?;
         ended
     }
 }
 
+/// Takes an address, which a flag names.
+async fn listen(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), ApiError> {
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AddrInUse => ApiError::AddressInUse { address, flag, source },
+        _ => ApiError::Listen { address, flag, source },
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
 /// Ends the parts and waits for them; tells the first that had not ended well.
-async fn end<const N: usize>(guard: DropGuard, tasks: [(&'static str, JoinHandle<()>); N]) -> Result<(), ApiError> {
+async fn end(guard: DropGuard, tasks: Vec<(&'static str, JoinHandle<()>)>) -> Result<(), ApiError> {
     drop(guard);
     let mut result = Ok(());
     for (task, mut handle) in tasks {

@@ -7,6 +7,7 @@
 mod channel;
 pub(crate) mod fmp4;
 pub(crate) mod hls;
+pub(crate) mod presence;
 mod viewer;
 
 use std::{

@@ -70,6 +70,9 @@ pub struct ServiceArgs {
     /// Where the API listens [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Where the API gives live video by RTSP, as rtsp://ADDR/{id}; 8554 is the usual port [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub rtsp: Option<SocketAddr>,
     /// Folder of all that is kept: NATS' streams, the API's tables, recordings [default: .kadr/data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

@@ -27,6 +27,8 @@ const FILE: &str = "kadr.toml";
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: SocketAddr,
+    /// Where the API gives live video by RTSP; none: nowhere.
+    pub rtsp: Option<SocketAddr>,
     pub data: PathBuf,
     /// Where the API's tables are; none: in the data folder.
     pub database: Option<String>,
@@ -52,6 +54,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            rtsp: None,
             data: ".kadr/data".into(),
             database: None,
             nats: None,
@@ -70,8 +73,9 @@ impl Default for Config {
 }
 
 /// The environment's variables are these names in capitals behind `KADR_`; others with that prefix are not settings.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "listen",
+    "rtsp",
     "data",
     "database",
     "nats",
@@ -99,6 +103,7 @@ impl Config {
         let nats_port = args.nats_port.map(u32::from);
         for (key, value) in [
             ("listen", args.listen.map(|v| v.to_string())),
+            ("rtsp", args.rtsp.map(|v| v.to_string())),
             ("data", args.data.as_ref().map(|v| v.display().to_string())),
             ("database", args.database.clone()),
             ("nats", args.nats.clone()),
@@ -161,6 +166,7 @@ impl Config {
     pub fn api(&self) -> Result<kadr_api::Config> {
         Ok(kadr_api::Config {
             listen: self.listen,
+            rtsp: self.rtsp,
             database: self.database()?,
             catalog: self.catalog()?,
             secret_key: self.secret_key()?,

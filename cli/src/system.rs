@@ -66,6 +66,7 @@ pub struct System {
     /// In the order of their start.
     services: Vec<Service>,
     api: SocketAddr,
+    rtsp: Option<SocketAddr>,
 }
 
 impl System {
@@ -73,7 +74,7 @@ impl System {
     pub async fn start(config: &Config) -> Result<Self> {
         let broker = Broker::start(config.nats.as_deref(), &config.data, config.nats_port).await?;
         let url = broker.url().to_owned();
-        let mut system = Self { broker, services: Vec::new(), api: config.listen };
+        let mut system = Self { broker, services: Vec::new(), api: config.listen, rtsp: config.rtsp };
         if let Err(error) = system.start_services(config, &url).await {
             system.stop().await;
             return Err(error);
@@ -86,7 +87,7 @@ impl System {
         let nats = Nats::connect(url, "kadr-orchestrator").await?;
         streams::ensure_at_start(&nats).await?;
         let api = Api::bind(config.api()?, Nats::connect(url, "kadr-api").await?).await?;
-        self.api = api.local_addr();
+        (self.api, self.rtsp) = (api.local_addr(), api.rtsp_addr());
         let name = format!("orchestrator-{}", std::process::id());
         self.spawn("orchestrator", |stop| flat(kadr_orchestrator::run(kadr_orchestrator::Config { name }, nats, stop)));
         let (inference, nats) = (config.inference()?, Nats::connect(url, "kadr-inference").await?);
@@ -113,6 +114,11 @@ impl System {
     /// Where the API listens.
     pub const fn api(&self) -> SocketAddr {
         self.api
+    }
+
+    /// Where it listens for players of RTSP, if it does.
+    pub const fn rtsp(&self) -> Option<SocketAddr> {
+        self.rtsp
     }
 
     pub fn nats_url(&self) -> &str {

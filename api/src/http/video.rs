@@ -4,11 +4,11 @@
 
 mod page;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use kadr_shared::{domain::Phase, id::ScenarioId, message::video::AccessUnit, subjects};
+use kadr_shared::{id::ScenarioId, message::video::AccessUnit, subjects};
 use poem::Body;
 use poem_openapi::{
     ApiResponse, OpenApi,
@@ -21,13 +21,12 @@ use tracing::debug;
 use super::{Part, Services, answers::VideoProblems, params::IdParam};
 use crate::{
     problem::{Failure, Problem, ProblemName},
-    video::{Viewer, fmp4, hls},
+    video::{
+        Viewer, fmp4, hls,
+        presence::{self, FIRST_PICTURE, SILENCE, ending, while_it_runs},
+    },
 };
 
-/// A video that was not made before is waited for as long.
-const FIRST_PICTURE: Duration = Duration::from_secs(5);
-/// After a silence of this length it is looked whether the scenario still runs.
-const SILENCE: Duration = Duration::from_secs(2);
 /// What separates images. It is in none.
 const BOUNDARY: &str = "kadr-image";
 
@@ -155,7 +154,7 @@ impl VideoApi {
         let first = first.ok_or_else(ending)?;
         let services = self.services.clone();
         let later = futures::stream::unfold((images, services, id, watch), |(mut images, services, id, watch)| async {
-            let message = while_it_runs(&services, &id, images.next()).await??;
+            let message = while_it_runs(&services.model, &id, images.next()).await??;
             Some((message, (images, services, id, watch)))
         });
         let parts = futures::stream::once(async { first })
@@ -175,25 +174,6 @@ fn part_of(image: &Bytes) -> Bytes {
     let head = format!("Content-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", image.len());
     let end = format!("\r\n--{BOUNDARY}\r\n");
     [head.as_bytes(), image, end.as_bytes()].concat().into()
-}
-
-fn ending() -> Problem {
-    Problem::new(ProblemName::Unavailable, "this API is about to end: ask another one, or later")
-}
-
-/// What comes next; `None` once the scenario does not run any more.
-async fn while_it_runs<T>(services: &Services, id: &ScenarioId, next: impl Future<Output = T>) -> Option<T> {
-    let mut next = std::pin::pin!(next);
-    loop {
-        if let Ok(next) = timeout(SILENCE, &mut next).await {
-            return Some(next);
-        }
-        match services.model.scenario(id).await {
-            Ok(read) if read.found.as_ref().is_none_or(|state| state.phase == Phase::Inactive) => return None,
-            // Tables that can't be read say nothing of the scenario.
-            _ => {}
-        }
-    }
 }
 
 /// Packs picture after picture.
@@ -216,7 +196,7 @@ impl Packer {
     async fn next(&mut self) -> Option<Bytes> {
         let unit = match self.next.take() {
             Some(unit) => unit,
-            None => while_it_runs(&self.services, &self.id, self.viewer.next()).await??,
+            None => while_it_runs(&self.services.model, &self.id, self.viewer.next()).await??,
         };
         let at = fmp4::ticks(unit.pts_ms);
         let before = self.shown.filter(|(stream, ..)| *stream == unit.stream);
@@ -240,28 +220,11 @@ impl Packer {
 }
 
 impl VideoApi {
-    /// Nothing, if the scenario is there and runs.
     async fn runs(&self, id: &ScenarioId) -> Result<(), Problem> {
-        match self.services.model.scenario(id).await?.found {
-            Some(state) if state.exists() && state.phase != Phase::Inactive => Ok(()),
-            Some(state) if state.exists() => {
-                Err(Problem::new(ProblemName::NotRunning, "there is no live video of it: start it first"))
-            }
-            _ => Err(Problem::new(
-                ProblemName::NotFound,
-                "there is no scenario of this id: see /v1/scenarios for those that exist",
-            )),
-        }
+        presence::runs(&self.services.model, id).await
     }
 
-    /// Why there is no picture, as far as it is known.
     async fn no_picture(&self, id: &ScenarioId) -> Problem {
-        let state = self.services.model.scenario(id).await.ok().and_then(|read| read.found);
-        let progress = state.and_then(|state| self.services.live.progress(id, &state));
-        let why = match progress.and_then(|progress| progress.trouble) {
-            Some(trouble) => format!("no picture came: {trouble}"),
-            None => format!("no picture came for {} s: it may be starting, try again", FIRST_PICTURE.as_secs()),
-        };
-        Problem::new(ProblemName::Unavailable, why)
+        presence::no_picture(&self.services.model, &self.services.live, id).await
     }
 }

@@ -51,7 +51,8 @@ impl World {
 
 pub(crate) fn config(data: &Path) -> Config {
     let database = Place::in_folder(data);
-    Config { listen: "127.0.0.1:0".parse().unwrap(), database, catalog: Catalog::built_in().unwrap(), secret_key: None }
+    let (listen, rtsp) = ("127.0.0.1:0".parse().unwrap(), None);
+    Config { listen, rtsp, database, catalog: Catalog::built_in().unwrap(), secret_key: None }
 }
 
 /// The API as a task.

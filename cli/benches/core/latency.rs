@@ -77,6 +77,7 @@ pub(crate) async fn run() {
 pub(crate) fn api_config(folder: &TempDir) -> kadr_api::Config {
     kadr_api::Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        rtsp: None,
         database: Place::in_folder(folder.path()),
         catalog: Catalog::find::<&std::path::Path>(&[]).unwrap(),
         secret_key: None,

@@ -13,6 +13,9 @@ pub async fn run(args: &ServiceArgs) -> Result<(), Failure> {
     println!("kadr is up, until Ctrl-C");
     println!("  REST      http://{}/v1/scenarios", system.api());
     println!("  OpenAPI   http://{}/docs", system.api());
+    if let Some(address) = system.rtsp() {
+        println!("  RTSP      rtsp://{address}/{{id}}");
+    }
     println!("  NATS      {}", kadr_shared::nats::redacted(system.nats_url()));
     println!("  data      {}", config.data.display());
     println!("try: kadr scenario create gate --source /path/to/clip.mp4 && kadr scenario start gate");

@@ -99,9 +99,11 @@ async fn players_see_the_camera_with_every_object_marked() {
     let stream = nats.jetstream.get_stream(subjects::VIDEO).await.unwrap();
     assert_eq!(stream.cached_info().state.messages, 0, "nobody watches, nothing is made");
 
+    let rtsp = up.rtsp("gate").await;
     let players = [
         ("mp4", watch(format!("{live}.mp4"), 40)),
         ("m3u8", watch(format!("{live}.m3u8"), 40)),
+        ("rtsp", watch(rtsp, 40)),
         ("mjpeg", watch(format!("{live}.mjpeg"), 20)),
     ];
     let seen = futures::future::join_all(players.map(|(kind, frames)| async move { (kind, frames.await) })).await;

@@ -19,6 +19,7 @@ mod models;
 mod outage;
 mod outputs;
 mod projection;
+mod rtsp;
 mod support;
 mod time_travel;
 mod up;

@@ -16,7 +16,8 @@ pub(crate) struct Up {
 impl Up {
     /// On free ports, with its data in the home's folder `data`.
     pub(crate) async fn start(home: &Home) -> Self {
-        Self::of(Process::start(&mut home.command(["up", "--listen", "127.0.0.1:0", "--data", "data"]))).await
+        let options = ["up", "--listen", "127.0.0.1:0", "--rtsp", "127.0.0.1:0", "--data", "data"];
+        Self::of(Process::start(&mut home.command(options))).await
     }
 
     /// Waits until it has told where it is.
@@ -25,6 +26,11 @@ impl Up {
         let api = rest.strip_suffix("/v1/scenarios").unwrap().to_owned();
         let nats = process.line_after("NATS  ").await;
         Self { process, api, nats }
+    }
+
+    /// The address of a scenario's video by RTSP.
+    pub(crate) async fn rtsp(&self, id: &str) -> String {
+        self.process.line_after("RTSP").await.replace("{id}", id)
     }
 
     /// Runs a command that talks to its API.
