@@ -4,7 +4,7 @@ use std::fmt;
 
 use kadr_shared::{
     secret::{self, SecretKind},
-    settings::Settings,
+    settings::{Record, Recorded, Settings, SourceUrl},
 };
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
@@ -45,6 +45,9 @@ impl<'de> Deserialize<'de> for Given {
         if password.is_some() && settings.source.username.is_none() {
             return Err(D::Error::custom("source.password needs source.username beside it"));
         }
+        if let Some(record) = settings.outputs.record {
+            recordable(&settings.source.url, record).map_err(D::Error::custom)?;
+        }
         let mut secrets = Vec::new();
         let given = [
             (SecretKind::Password, "source.password", password),
@@ -63,12 +66,34 @@ impl<'de> Deserialize<'de> for Given {
     }
 }
 
+/// Whether what a source gives can be recorded so.
+fn recordable(url: &SourceUrl, record: Record) -> Result<(), &'static str> {
+    match (url, record.what) {
+        (SourceUrl::File(_), _) => Err("outputs.record is for cameras: a file's run has its video (outputs.video)"),
+        (SourceUrl::Http(_) | SourceUrl::Push | SourceUrl::Nats(_), Recorded::Untouched) => {
+            Err("outputs.record.what is annotated for a stream of images: only a camera's own H.264 can be kept untouched")
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(source: &str) -> Result<Given, String> {
         serde_json::from_str(&format!(r#"{{"source": {source}}}"#)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_can_not_be_recorded_is_refused() {
+        let parse = |url: &str, what: &str| {
+            let body = format!(r#"{{"source": {{"url": "{url}"}}, "outputs": {{"record": {{"what": "{what}"}}}}}}"#);
+            serde_json::from_str::<Given>(&body).map_err(|error| error.to_string())
+        };
+        assert!(parse("rtsp://cam/1", "untouched").is_ok() && parse("push:", "annotated").is_ok());
+        assert!(parse("/a.mp4", "annotated").unwrap_err().contains("for cameras"));
+        assert!(parse("http://cam/1", "untouched").unwrap_err().contains("stream of images"));
     }
 
     #[test]
