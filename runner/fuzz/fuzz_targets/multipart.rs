@@ -7,7 +7,7 @@ fn parts(boundary: Option<&str>, stream: &[u8], piece: usize) -> Result<Vec<Vec<
     let (mut cut, mut all) = (Parts::new(boundary), Vec::new());
     for piece in stream.chunks(piece) {
         cut.push(piece);
-        while let Some(part) = cut.next()? {
+        while let Some(part) = cut.next_part()? {
             all.push(part);
         }
     }

@@ -58,7 +58,7 @@ impl Parts {
         }
     }
 
-    /// Takes what came. To be called when [`next`](Self::next) gave none: then little is left in the buffer.
+    /// Takes what came. To be called when [`next_part`](Self::next_part) gave none: then little is left in the buffer.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
@@ -69,7 +69,7 @@ impl Parts {
     }
 
     /// The next whole part; none: more has to come.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, MultipartError> {
+    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>, MultipartError> {
         loop {
             let went_on = match self.at {
                 Place::Between => self.between(),
@@ -226,7 +226,7 @@ mod tests {
         let (mut cut, mut all) = (Parts::new(boundary), Vec::new());
         for piece in stream.chunks(piece) {
             cut.push(piece);
-            while let Some(part) = cut.next()? {
+            while let Some(part) = cut.next_part()? {
                 all.push(part);
             }
         }
@@ -272,7 +272,7 @@ mod tests {
         let mut cut = Parts::new(None);
         for _ in 0..100 {
             cut.push(&[b'-'; 1_000]);
-            assert_eq!(cut.next(), Ok(None));
+            assert_eq!(cut.next_part(), Ok(None));
             assert!(cut.buffer.len() <= LINE_MOST, "what is no boundary is not kept");
         }
     }
@@ -281,8 +281,8 @@ mod tests {
     fn what_comes_after_the_end_is_nothing() {
         let mut cut = Parts::new(Some("b"));
         cut.push(b"--b\r\n\r\nx\r\n--b--\r\n--b\r\n\r\ny\r\n--b\r\n");
-        assert_eq!(cut.next().unwrap().as_deref(), Some(&b"x"[..]));
-        assert_eq!((cut.next(), cut.is_over()), (Ok(None), true));
+        assert_eq!(cut.next_part().unwrap().as_deref(), Some(&b"x"[..]));
+        assert_eq!((cut.next_part(), cut.is_over()), (Ok(None), true));
     }
 
     proptest! {

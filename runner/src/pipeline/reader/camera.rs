@@ -150,7 +150,7 @@ impl Thread {
             // Where a session's own count ran ahead of the clock, the next one's frames wait for it.
             self.shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + frame.pts_ms);
             let pts_ms = self.shown_ms;
-            self.record(&mut *source, from_ms, stream);
+            self.record(source.as_mut(), from_ms, stream);
             self.offer(Frame { number, pts_ms, ..frame })?;
         }
     }

@@ -127,7 +127,7 @@ fn judge(response: Response, url: &Url, known: bool) -> Result<Answered, SourceE
 pub(super) async fn receive(answered: Answered, mailbox: Mailbox, busy: Arc<AtomicU64>) {
     let Answered { mut response, mut parts } = answered;
     let why = loop {
-        match parts.next() {
+        match parts.next_part() {
             Ok(Some(body)) => {
                 let arrived = Arrived { body: body.into(), at: Instant::now(), taken: None, reply: None };
                 busy.fetch_add(u64::from(mailbox.put(arrived).is_some()), Ordering::Relaxed);
