@@ -36,7 +36,6 @@ pub struct Region {
     pub height: NonZeroU32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_false(value: &bool) -> bool {
     !value
 }
