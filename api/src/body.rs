@@ -3,6 +3,7 @@
 //! They are made from the domain's types and hold no behaviour. Fields come out in the order that they stand here.
 
 mod detections;
+mod device;
 mod event;
 mod given;
 mod history;
@@ -12,6 +13,7 @@ mod settings;
 mod text;
 
 pub(crate) use detections::{Results, StoredResult};
+pub(crate) use device::Devices;
 pub(crate) use event::{EventBody, Events};
 pub(crate) use given::{Given, Secret};
 pub(crate) use history::HistoryBody;

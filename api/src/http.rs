@@ -5,6 +5,7 @@
 mod answers;
 mod changes;
 mod detections;
+mod discover;
 mod events;
 mod frames;
 mod health;
@@ -23,8 +24,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    detections::DetectionsApi, events::EventsApi, frames::FramesApi, health::HealthApi, recordings::RecordingsApi,
-    scenarios::ScenariosApi, video::VideoApi,
+    detections::DetectionsApi, discover::DiscoverApi, events::EventsApi, frames::FramesApi, health::HealthApi,
+    recordings::RecordingsApi, scenarios::ScenariosApi, video::VideoApi,
 };
 use crate::{
     commands::Commands, freshness, live::Live, problem::Problem, projection::Position, read_model::ReadModel,
@@ -46,6 +47,8 @@ pub(crate) struct Services {
     pub(crate) closing: CancellationToken,
     /// Room for such answers.
     pub(crate) listeners: Arc<Semaphore>,
+    /// Room for looking for cameras, which asks the whole network.
+    pub(crate) searches: Semaphore,
 }
 
 /// The parts of the document.
@@ -55,6 +58,8 @@ enum Part {
     Scenarios,
     /// What was found in a scenario's frames.
     Detections,
+    /// Devices that a scenario may read.
+    Cameras,
     /// The log: everything that ever happened to a scenario.
     Events,
     /// The video of scenarios that run, with every object marked.
@@ -91,6 +96,7 @@ pub(crate) fn endpoint(services: Services) -> impl Endpoint {
         ScenariosApi { services: Arc::clone(&services) },
         DetectionsApi { services: Arc::clone(&services) },
         FramesApi::new(Arc::clone(&services)),
+        DiscoverApi { services: Arc::clone(&services) },
         EventsApi { services: Arc::clone(&services) },
         VideoApi { services: Arc::clone(&services) },
         RecordingsApi { services: Arc::clone(&services) },

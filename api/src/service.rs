@@ -43,6 +43,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const END_DEADLINE: Duration = Duration::from_secs(10);
 /// Answers that go on for as long as somebody listens, at a time.
 const LISTENERS: usize = 256;
+/// Looks for cameras at a time.
+const SEARCHES: usize = 4;
 /// A connection on which nothing moves for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -117,6 +119,7 @@ impl Api {
             secret_key,
             closing: shutdown.child_token(),
             listeners: Arc::new(Semaphore::new(LISTENERS)),
+            searches: Semaphore::new(SEARCHES),
         };
         info!(%address, %database, "the API listens");
         let acceptor = TcpAcceptor::from_tokio(listener).map_err(ApiError::Serve)?;

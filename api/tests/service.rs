@@ -262,6 +262,7 @@ async fn the_document_names_every_route_and_every_problem() {
             "delete /v1/scenarios/{id}",
             "get /health/live",
             "get /health/ready",
+            "get /v1/discover",
             "get /v1/scenarios",
             "get /v1/scenarios/{id}",
             "get /v1/scenarios/{id}/clip",
@@ -277,6 +278,7 @@ async fn the_document_names_every_route_and_every_problem() {
             "get /v1/scenarios/{id}/recordings",
             "post /v1/scenarios",
             "post /v1/scenarios/{id}/commands",
+            "post /v1/scenarios/{id}/frames",
             "put /v1/scenarios/{id}",
         ]
     );

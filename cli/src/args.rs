@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use kadr_inference::{device::Device, fast::Precision};
 use kadr_shared::{
     filter::Rate,
-    geometry::InputSize,
+    geometry::{InputSize, Size},
     id::{CommandId, ModelName, ScenarioId},
     moment::Moment,
     settings::{DEFAULT_MODEL, Fps, Ratio},
@@ -39,6 +39,8 @@ pub enum Command {
     /// Create, look at, start, stop and delete scenarios
     #[command(subcommand)]
     Scenario(ScenarioCommand),
+    /// Find cameras on this machine's networks by ONVIF, with their streams
+    Discover(DiscoverArgs),
     /// Follow or replay the log of a scenario
     #[command(subcommand)]
     Events(EventsCommand),
@@ -58,7 +60,7 @@ impl Command {
                 "info,async_nats=warn,poem=warn"
             }
             Self::Analyze(_) => "error",
-            Self::Scenario(_) | Self::Events(_) | Self::Models(_) | Self::Projection(_) => "warn",
+            Self::Discover(_) | Self::Scenario(_) | Self::Events(_) | Self::Models(_) | Self::Projection(_) => "warn",
         }
     }
 }
@@ -177,7 +179,7 @@ pub enum RecordArg {
 #[derive(Debug, Args)]
 pub struct SourceArgs {
     /// The source: a path on the runner's machine (a video, an image, a folder of images, or a pattern such as
-    /// '/data/*.jpg'), a camera's address (rtsp://host:port/path, http://host:port/path), push: for images that are sent to
+    /// '/data/*.jpg'), a camera's address (rtsp://host:port/path, onvif://host, http://host:port/path), push: for images that are sent to
     /// the API, or nats:SUBJECT for those that are published there
     #[arg(long)]
     pub source: String,
@@ -190,7 +192,8 @@ pub struct SourceArgs {
     /// How the camera's packets come [default: tcp]
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
-    /// Images a second [default: 1], or the frames of H.264 without a container
+    /// Images a second [default: 1], or the frames of H.264 without a container; of an ONVIF device the stream whose frames
+    /// a second come nearest
     #[arg(long)]
     pub fps: Option<Fps>,
     /// When a file's frames are read: as soon as they can be analysed, or at their own times [default: full]
@@ -199,6 +202,31 @@ pub struct SourceArgs {
     /// A file that starts over at its end, until it is stopped
     #[arg(long = "loop")]
     pub looped: bool,
+    /// Of an ONVIF device: the stream whose size comes nearest [default: the largest]
+    #[arg(long, value_name = "WxH")]
+    pub size: Option<Size>,
+    /// Of an ONVIF device: this profile and no other, by its token or name
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiscoverArgs {
+    /// Ask this host only: its name or address, and its web server's port behind a colon if it is not 80
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// A user of the cameras, for their streams
+    #[arg(long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// A file that holds its password in the first line; `-`: the standard input
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// How many seconds answers are waited for
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=60))]
+    pub wait: u8,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

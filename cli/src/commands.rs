@@ -1,6 +1,7 @@
 //! One command a file; here is which is which, and how a failure becomes an exit code.
 
 mod analyze;
+mod discover;
 pub mod events;
 mod models;
 mod projection;
@@ -63,6 +64,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Orchestrator(args) => single(Single::Orchestrator, args).await,
         Command::Runner(args) => single(Single::Runner, args).await,
         Command::Inference(args) => single(Single::Inference, args).await,
+        Command::Discover(args) => Ok(discover::run(args).await?),
         Command::Scenario(command) => Ok(scenario::run(command).await?),
         Command::Events(command) => Ok(events::run(command).await?),
         Command::Models(command) => models::run(command).await,

@@ -16,6 +16,7 @@ mod looped;
 mod mkv;
 mod mp4;
 pub mod multipart;
+mod onvif;
 mod rtsp;
 mod sniff;
 mod stream;

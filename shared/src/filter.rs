@@ -19,14 +19,14 @@ pub struct Filter {
     pub rate: Option<Rate>,
 }
 
-/// Results a second.
+/// Results or frames a second.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
 pub struct Rate(f64);
 
-/// A number of results a second that makes no sense.
+/// A number a second that makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[error("{0} is no rate: give 0.01 to 1000 results a second")]
+#[error("{0} is no rate: give 0.01 to 1000 a second")]
 pub struct RateError(f64);
 
 impl Rate {
@@ -49,7 +49,7 @@ impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let value = text.parse().map_err(|_| "a number of results a second is wanted".to_owned())?;
+        let value = text.parse().map_err(|_| "a number a second is wanted".to_owned())?;
         Self::new(value).map_err(|e| e.to_string())
     }
 }

@@ -16,6 +16,7 @@
 //! | [`secret`] | cameras' passwords and what webhooks are signed with, encrypted |
 //! | [`publish`], [`tail`] | storing one message; reading a stream in order |
 //! | [`log`], [`inbox`], [`detections`], [`nodes`] | the log, the way into it, what is stored of frames, signs of life |
+//! | `onvif` (a feature) | cameras that tell what they are and where their streams are |
 //! | [`telemetry`] | logging |
 
 pub mod catalog;
@@ -32,6 +33,8 @@ pub mod moment;
 pub mod mp4;
 pub mod nats;
 pub mod nodes;
+#[cfg(feature = "onvif")]
+pub mod onvif;
 pub mod publish;
 pub mod secret;
 pub mod server;

@@ -1,6 +1,8 @@
 //! For tests only (feature `testkit`): real nats-servers, a real PostgreSQL, real cameras, and waiting for conditions.
 
 mod camera;
+#[cfg(feature = "onvif")]
+mod device;
 mod postgres;
 
 use std::{future::Future, time::Duration};
@@ -10,6 +12,8 @@ use tempfile::TempDir;
 use crate::{id::RunId, nats::Nats, server::Server, streams};
 
 pub use camera::TestCamera;
+#[cfg(feature = "onvif")]
+pub use device::{DeviceLike, TestDevice};
 pub use postgres::TestPostgres;
 
 /// What a test waits for must be so within this time. Generous: machines are shared, a whole run may be waited for, and

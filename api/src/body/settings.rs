@@ -32,7 +32,7 @@ pub(crate) struct SettingsBody {
 struct Source {
     /// A file on the runner's machine, by absolute path (`/data/clip.mp4`) or `file://` address: H.264 in MP4 or MKV or
     /// without a container, JPEG, PNG; a folder of images or a pattern that names some (`/data/*.jpg`), in natural order of
-    /// their names; a camera, `rtsp://host:port/path` with H.264 or `http://host:port/path` (also `https://`) with images
+    /// their names; a camera, `rtsp://host:port/path` with H.264, `onvif://host:port`, which is asked where its streams are, or `http://host:port/path` (also `https://`) with images
     /// one by one (`multipart/x-mixed-replace`); `push:` for images that are sent to `/v1/scenarios/{id}/frames`; or
     /// `nats:some.subject` for images that others publish there. It is shown as an address, and holds no user name.
     url: String,
@@ -49,7 +49,7 @@ struct Source {
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<Transport>,
     /// Frames a second of what has no times of its own: images in order (1 where it is left out), and H.264 without a
-    /// container (as it says, or 25).
+    /// container (as it says, or 25). Of an ONVIF device: the stream whose frames a second come nearest is taken.
     #[oai(skip_serializing_if_is_none, validator(minimum(value = "0.001"), maximum(value = "1000")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     fps: Option<f64>,
@@ -61,6 +61,14 @@ struct Source {
     #[oai(rename = "loop", skip_serializing_if_is_none)]
     #[serde(rename = "loop", skip_serializing_if = "Option::is_none")]
     looped: Option<bool>,
+    /// Of an ONVIF device: the stream whose size comes nearest, such as `1280x720`. By default the largest.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<String>,
+    /// Of an ONVIF device: this profile and no other, by its token or its name.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
@@ -270,7 +278,7 @@ impl From<&Settings> for SettingsBody {
 
 impl From<&settings::Source> for Source {
     fn from(source: &settings::Source) -> Self {
-        let settings::Source { url, username, secret: _, transport, fps, pace, looped } = source;
+        let settings::Source { url, username, secret: _, transport, fps, pace, looped, size, profile } = source;
         let transport = match transport {
             settings::Transport::Tcp => None,
             settings::Transport::Udp => Some(Transport::Udp),
@@ -287,6 +295,8 @@ impl From<&settings::Source> for Source {
             fps: fps.map(settings::Fps::get),
             pace,
             looped: looped.then_some(true),
+            size: size.map(|size| size.to_string()),
+            profile: profile.clone(),
         }
     }
 }
@@ -419,7 +429,8 @@ mod tests {
 
     use super::*;
 
-    const FULL: &str = r#"{"source": {"url": "rtsp://cam/1", "username": "me", "transport": "udp"}, "model": "yolov8s",
+    const FULL: &str = r#"{"source": {"url": "onvif://cam", "username": "me", "transport": "udp", "fps": 10.0,
+        "size": "1280x720", "profile": "main"}, "model": "yolov8s",
         "preprocess": {"crop": {"left": 0, "top": 2, "width": 64, "height": 32}, "fps": 5.0, "grey": true,
             "masks": [[[0, 0], [9, 0], [9, 9]]]},
         "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "class_agnostic": true, "classes": ["car", "bus"]},
@@ -457,7 +468,7 @@ mod tests {
             let mut fields: Vec<_> =
                 full.pointer(part.trim_end_matches('/')).unwrap().as_object().unwrap().keys().collect();
             // A password and a signing secret are given, and go no further (`Given`); the rest is for files.
-            let more = ["password", "fps", "pace", "loop"].map(str::to_owned);
+            let more = ["password", "pace", "loop"].map(str::to_owned);
             fields.extend(more.iter().filter(|_| schema == "Source"));
             let secret = "secret".to_owned();
             fields.extend((schema == "Webhook").then_some(&secret));

@@ -113,6 +113,12 @@ impl Problems for VideoProblems {
         &[ProblemName::BadRequest, ProblemName::NotFound, ProblemName::NotRunning, ProblemName::Unavailable];
 }
 
+pub(super) struct DiscoverProblems;
+
+impl Problems for DiscoverProblems {
+    const NAMES: &'static [ProblemName] = &[ProblemName::BadRequest, ProblemName::Unavailable];
+}
+
 pub(super) struct CreateProblems;
 pub(super) struct ConfigureProblems;
 pub(super) struct CommandProblems;

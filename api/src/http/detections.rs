@@ -88,7 +88,6 @@ impl DetectionsApi {
     /// Server-sent events of type `detections`, each with the sequence that it is stored under as its `id`. A reader that
     /// comes back with `Last-Event-ID`, to any instance of the API, goes on behind it without loss and without repeat.
     #[oai(path = "/:id/detections/live", method = "get", operation_id = "follow_detections")]
-    #[expect(clippy::too_many_arguments, reason = "what may be asked for, one by one in the document")]
     async fn live(
         &self,
         id: Path<IdParam>,

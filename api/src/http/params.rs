@@ -155,6 +155,11 @@ pub(super) const fn default_limit() -> u32 {
     100
 }
 
+/// For how many seconds devices are waited for, unless it is told otherwise.
+pub(super) const fn default_wait() -> u32 {
+    2
+}
+
 /// Where a log begins, unless it is told otherwise.
 pub(super) const fn from_the_first() -> u64 {
     1

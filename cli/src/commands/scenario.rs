@@ -9,7 +9,10 @@ use kadr_shared::id::{CommandId, ScenarioId};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{AnalysisArgs, ClientArgs, Keyed, OutputArgs, PaceArg, PreprocessArgs, RecordArg, ScenarioCommand, SourceArgs, TransportArg},
+    args::{
+        AnalysisArgs, ClientArgs, Keyed, OutputArgs, PaceArg, PreprocessArgs, RecordArg, ScenarioCommand, SourceArgs,
+        TransportArg,
+    },
     client::{Accepted, Camera, Client, Configured, Scenario},
     print,
 };
@@ -176,10 +179,16 @@ fn given(args: SourceArgs) -> Result<Value> {
     if args.looped {
         source["loop"] = true.into();
     }
+    if let Some(size) = args.size {
+        source["size"] = size.to_string().into();
+    }
+    if let Some(profile) = args.profile {
+        source["profile"] = profile.into();
+    }
     Ok(source)
 }
 
-fn first_line(file: &Path) -> Result<String> {
+pub(super) fn first_line(file: &Path) -> Result<String> {
     let text =
         if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
     let text = text.with_context(|| format!("can't read a secret from {}", file.display()))?;

@@ -9,6 +9,7 @@ mod bad_input;
 mod cameras;
 mod cluster;
 mod commands;
+mod discover;
 mod example;
 mod failover;
 mod faults;

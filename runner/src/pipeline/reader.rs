@@ -12,8 +12,9 @@ use std::{sync::Arc, thread};
 use bytes::Bytes;
 use kadr_shared::{
     nats::Nats,
+    onvif::Wish,
     secret::{self, SecretError},
-    settings::{Record, Recorded, SourceUrl},
+    settings::{Fps, Record, Recorded, SourceUrl},
     telemetry::chain,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -127,13 +128,10 @@ async fn access(job: &Job, url: &Url, nats: &Nats) -> Result<Access, Stop> {
     };
     let keep_coded = records_untouched(job).is_some();
     let credentials = source.username.clone().map(|username| (username, password));
-    Ok(Access {
-        url: url.clone(),
-        credentials,
-        transport: source.transport,
-        deadlines: Deadlines::default(),
-        keep_coded,
-    })
+    let (transport, deadlines) = (source.transport, Deadlines::default());
+    let wish = || Wish { size: source.size, fps: source.fps.map(Fps::get), profile: source.profile.clone() };
+    let device = matches!(source.url, SourceUrl::Onvif(_)).then(wish);
+    Ok(Access { url: url.clone(), credentials, transport, deadlines, keep_coded, device })
 }
 
 /// A thread of its own: decoding blocks for as long as the source lives.

@@ -76,6 +76,8 @@ pub enum SourceError {
         "the camera sends {found}, kadr decodes H.264 only: choose H.264 in the camera's settings, or another stream"
     )]
     CameraCodec { found: String },
+    #[error("{what}")]
+    NoStream { what: String },
     #[error("the camera sends no video but {found}: check the address")]
     NoVideo { found: String },
     #[error("told to stop")]

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::StreamExt;
-use kadr_shared::{settings::Transport, time::Timestamp};
+use kadr_shared::{onvif::Wish, settings::Transport, time::Timestamp};
 use retina::{
     client::{self, Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions},
     codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
@@ -30,6 +30,7 @@ use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_sps, nals, sps::Stream},
     live::{Live, until},
+    onvif,
 };
 
 /// Bytes before the length of each NAL unit.
@@ -69,6 +70,8 @@ pub struct Access {
     pub deadlines: Deadlines,
     /// Keep what comes as it comes, for [`Live::take_coded`].
     pub keep_coded: bool,
+    /// The address is that of an ONVIF device, which is asked for each session where such a stream is.
+    pub device: Option<Wish>,
 }
 
 /// Frames of one session.
@@ -114,6 +117,16 @@ impl RtspSource {
     /// Connects, and waits for the first picture. Blocks; `stop` ends it early.
     pub fn open(access: &Access, runtime: Handle, stop: CancellationToken) -> Result<Self, SourceError> {
         let Deadlines { answer, first_frame, idle } = access.deadlines;
+        let found;
+        let access = match &access.device {
+            Some(wish) => {
+                let asked = until(&runtime, &stop, onvif::DEADLINE, onvif::find(access, wish));
+                let late = Err(SourceError::Silent { what: "tell where its streams are", after: onvif::DEADLINE });
+                found = asked.ok_or(SourceError::Stopped)?.unwrap_or(late)?;
+                &found
+            }
+            None => access,
+        };
         // Also what is given up on the way ends its session in the background.
         let _entered = runtime.enter();
         let (session, video) = until(&runtime, &stop, answer, play(access))

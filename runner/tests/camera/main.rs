@@ -7,6 +7,7 @@
 )]
 
 mod hostile;
+mod onvif;
 mod playing;
 
 use std::time::Duration;
@@ -42,13 +43,8 @@ impl Ground {
 }
 
 fn access(url: &str) -> Access {
-    Access {
-        url: url.parse().unwrap(),
-        credentials: None,
-        transport: Transport::Tcp,
-        deadlines: Deadlines::default(),
-        keep_coded: false,
-    }
+    let (transport, deadlines) = (Transport::Tcp, Deadlines::default());
+    Access { url: url.parse().unwrap(), credentials: None, transport, deadlines, keep_coded: false, device: None }
 }
 
 fn impatient(url: &str) -> Access {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::{Ground, access, frames, impatient};
 
 /// A clip of ffmpeg's moving test picture.
-fn clip(folder: &TempDir, options: &str) -> PathBuf {
+pub(crate) fn clip(folder: &TempDir, options: &str) -> PathBuf {
     let path = folder.path().join("clip.mp4");
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=4"]);

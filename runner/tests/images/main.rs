@@ -51,6 +51,7 @@ fn access(url: &str) -> Access {
         transport: Transport::Tcp,
         deadlines: Deadlines::default(),
         keep_coded: false,
+        device: None,
     }
 }
 

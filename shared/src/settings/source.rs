@@ -7,7 +7,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
-use crate::{secret::SecretName, subjects};
+use crate::{geometry::Size, secret::SecretName, subjects};
 
 /// A source's part of the settings. All but the address is left out where it is not given, so that events keep the shape
 /// they always had.
@@ -23,7 +23,8 @@ pub struct Source {
     pub secret: Option<SecretName>,
     #[serde(skip_serializing_if = "Transport::is_default")]
     pub transport: Transport,
-    /// Frames a second of what has no times of its own: images in order, and H.264 without a container.
+    /// Frames a second of what has no times of its own: images in order, and H.264 without a container. Of an ONVIF device:
+    /// those of the stream that is wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fps: Option<Fps>,
     #[serde(skip_serializing_if = "Pace::is_default")]
@@ -31,6 +32,12 @@ pub struct Source {
     /// A file that starts over at its end, until it is stopped.
     #[serde(rename = "loop", skip_serializing_if = "is_false")]
     pub looped: bool,
+    /// Of an ONVIF device: the size of the stream that is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Of an ONVIF device: a profile's token or name, this one and no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
 }
 
 /// How a camera's packets come.
@@ -124,6 +131,10 @@ struct Given {
     pace: Pace,
     #[serde(default, rename = "loop")]
     looped: bool,
+    #[serde(default)]
+    size: Option<Size>,
+    #[serde(default)]
+    profile: Option<String>,
 }
 
 /// Settings that don't fit the address.
@@ -135,14 +146,19 @@ pub enum Misplaced {
     ForRtsp,
     #[error("source.{field} is for files: leave it out for a camera, and for images that are sent")]
     ForFiles { field: &'static str },
+    #[error("source.{field} is for ONVIF devices (onvif://): leave it out for other sources")]
+    ForDevices { field: &'static str },
 }
 
 impl TryFrom<Given> for Source {
     type Error = Misplaced;
 
-    fn try_from(Given { url, username, secret, transport, fps, pace, looped }: Given) -> Result<Self, Misplaced> {
+    fn try_from(given: Given) -> Result<Self, Misplaced> {
+        let Given { url, username, secret, transport, fps, pace, looped, size, profile } = given;
+        let is_device = matches!(url, SourceUrl::Onvif(_));
         let for_cameras = [("username", username.is_some()), ("password", secret.is_some())];
-        let for_files = [("fps", fps.is_some()), ("pace", !pace.is_default()), ("loop", looped)];
+        let for_devices = [("size", size.is_some()), ("profile", profile.is_some())];
+        let for_files = [("fps", fps.is_some() && !is_device), ("pace", !pace.is_default()), ("loop", looped)];
         let first = |fields: &[(&'static str, bool)]| fields.iter().find(|(_, given)| *given).map(|(field, _)| *field);
         if let Some(field) = first(&for_cameras).filter(|_| !url.asks_for_password()) {
             return Err(Misplaced::ForCameras { field });
@@ -150,17 +166,21 @@ impl TryFrom<Given> for Source {
         if let Some(field) = first(&for_files).filter(|_| url.is_live()) {
             return Err(Misplaced::ForFiles { field });
         }
-        if !transport.is_default() && !matches!(url, SourceUrl::Rtsp(_)) {
+        if let Some(field) = first(&for_devices).filter(|_| !is_device) {
+            return Err(Misplaced::ForDevices { field });
+        }
+        if !transport.is_default() && !matches!(url, SourceUrl::Rtsp(_) | SourceUrl::Onvif(_)) {
             return Err(Misplaced::ForRtsp);
         }
-        Ok(Self { url, username, secret, transport, fps, pace, looped })
+        Ok(Self { url, username, secret, transport, fps, pace, looped, size, profile })
     }
 }
 
 impl From<SourceUrl> for Source {
     fn from(url: SourceUrl) -> Self {
         let (transport, pace) = (Transport::default(), Pace::default());
-        Self { url, username: None, secret: None, transport, fps: None, pace, looped: false }
+        let (username, secret, fps, size, profile) = (None, None, None, None, None);
+        Self { url, username, secret, transport, fps, pace, looped: false, size, profile }
     }
 }
 
@@ -174,6 +194,8 @@ pub enum SourceUrl {
     Rtsp(Url),
     /// A camera that sends images one by one, as `http://host:port/path` or `https://…`.
     Http(Url),
+    /// A camera that tells where its streams are, as `onvif://host:port`.
+    Onvif(Url),
     /// Whoever sends images to the API, as `push:`.
     Push,
     /// Whoever publishes images on this subject of kadr's own NATS, as `nats:some.subject`.
@@ -185,13 +207,13 @@ impl SourceUrl {
     pub const fn is_live(&self) -> bool {
         match self {
             Self::File(_) => false,
-            Self::Rtsp(_) | Self::Http(_) | Self::Push | Self::Nats(_) => true,
+            Self::Rtsp(_) | Self::Http(_) | Self::Onvif(_) | Self::Push | Self::Nats(_) => true,
         }
     }
 
     /// Whether a camera stands behind it, which may ask for a user name and a password.
     pub const fn asks_for_password(&self) -> bool {
-        matches!(self, Self::Rtsp(_) | Self::Http(_))
+        matches!(self, Self::Rtsp(_) | Self::Http(_) | Self::Onvif(_))
     }
 }
 
@@ -199,14 +221,14 @@ impl SourceUrl {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceUrlError {
     #[error(
-        "the source is empty: give a file's absolute path or file:// address, or a camera's rtsp:// or http:// address"
+        "the source is empty: give a file's absolute path or file:// address, or a camera's rtsp://, onvif:// or http:// address"
     )]
     Empty,
     #[error("{path:?} is a relative path: give the absolute path on the runner's machine, such as /data/clip.mp4")]
     Relative { path: String },
     #[error(
         "sources of kind {scheme:?} can't be read by this version: give a file (H.264 in MP4, MKV or bare, JPEG, PNG), a \
-         folder or a pattern of images, a camera's rtsp:// or http:// address, push: or nats:some.subject"
+         folder or a pattern of images, a camera's rtsp://, onvif:// or http:// address, push: or nats:some.subject"
     )]
     Scheme { scheme: String },
     #[error("not a usable file address: {0}")]
@@ -263,10 +285,12 @@ impl FromStr for SourceUrl {
                 .map(Self::File)
                 .map_err(|()| SourceUrlError::Address("write it as file:///absolute/path, without a host".into())),
             Ok(url) if url.scheme() == "rtsp" => camera(url).map(Self::Rtsp),
+            Ok(url) if url.scheme() == "onvif" => camera(url).map(Self::Onvif),
             Ok(url) if matches!(url.scheme(), "http" | "https") => camera(url).map(Self::Http),
             Ok(url) if url.scheme() == "rtsps" => Err(SourceUrlError::Tls),
             Ok(url) => Err(SourceUrlError::Scheme { scheme: url.scheme().chars().take(20).collect() }),
             // Whatever is wrong with it, it may hold a password.
+            Err(_) if starts_with(text, "onvif:") => Err(SourceUrlError::Camera("write it as onvif://host:port")),
             Err(_) if ["rtsp:", "http:", "https:"].iter().any(|scheme| starts_with(text, scheme)) => {
                 Err(SourceUrlError::Camera("write it as rtsp://host:port/path or http://host:port/path"))
             }
@@ -300,7 +324,7 @@ fn camera(url: Url) -> Result<Url, SourceUrlError> {
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(SourceUrlError::Camera(
-            "it names no host, write it as rtsp://host:port/path or http://host:port/path",
+            "it names no host, write it as rtsp://host:port/path, onvif://host:port or http://host:port/path",
         ));
     }
     if url.as_str().len() > LONGEST {
@@ -316,7 +340,7 @@ impl fmt::Display for SourceUrl {
                 Ok(url) => url.fmt(f),
                 Err(()) => path.display().fmt(f),
             },
-            Self::Rtsp(url) | Self::Http(url) => url.fmt(f),
+            Self::Rtsp(url) | Self::Http(url) | Self::Onvif(url) => url.fmt(f),
             Self::Push => f.write_str("push:"),
             Self::Nats(subject) => write!(f, "nats:{subject}"),
         }
@@ -366,6 +390,10 @@ mod tests {
         assert_eq!(camera.to_string(), "rtsp://10.0.0.7:8554/cam?channel=1&subtype=0");
         assert_eq!(url("rtsps://cam/1"), Err(SourceUrlError::Tls));
         assert!(matches!(url("rtsp:///1"), Err(SourceUrlError::Camera(_))));
+        let device = url("onvif://10.0.0.7:8080").unwrap();
+        assert!(device.is_live() && device.to_string() == "onvif://10.0.0.7:8080");
+        assert_eq!(url("onvif://me:hunter2@cam"), Err(SourceUrlError::Credentials));
+        assert!(matches!(url("onvif:///x"), Err(SourceUrlError::Camera(_))));
         assert!(matches!(url("ftp://cam/1"), Err(SourceUrlError::Scheme { .. })));
         assert!(matches!(url(&format!("rtsp://cam/{}", "x".repeat(2_000))), Err(SourceUrlError::Camera(_))));
     }
@@ -412,6 +440,12 @@ mod tests {
             assert!(error.contains("for cameras"), "{error}");
         }
         assert!(parse(r#"{"url":"rtsp://cam/1","password":"hunter2"}"#).is_err(), "it never gets here");
+        let device = r#"{"url":"onvif://cam","username":"me","fps":10.0,"size":"1280x720","profile":"main"}"#;
+        assert_eq!(serde_json::to_string(&parse(device).unwrap()).unwrap(), device);
+        for field in [r#""size":"1280x720""#, r#""profile":"main""#] {
+            let error = parse(&format!(r#"{{"url":"rtsp://cam/1",{field}}}"#)).unwrap_err().to_string();
+            assert!(error.contains("for ONVIF devices"), "{error}");
+        }
     }
 
     #[test]

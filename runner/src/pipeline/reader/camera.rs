@@ -218,5 +218,6 @@ impl Thread {
 
 /// What another session would find just so.
 fn is_final(error: &SourceError) -> bool {
-    matches!(error, SourceError::CameraCodec { .. } | SourceError::Unsupported { .. } | SourceError::TooLarge { .. })
+    use SourceError::{CameraCodec, NoStream, TooLarge, Unsupported};
+    matches!(error, CameraCodec { .. } | NoStream { .. } | Unsupported { .. } | TooLarge { .. })
 }

@@ -12,6 +12,7 @@ use crate::{
 
 /// What is read.
 pub(super) enum Kind {
+    /// Its address may be that of a device which tells where.
     Rtsp(Access),
     /// Images over HTTP.
     Http(Access),
@@ -25,7 +26,7 @@ impl Kind {
         let published = |subject, answered| Published { client: nats.client.clone(), subject, answered };
         Ok(Some(match &job.settings.source.url {
             SourceUrl::File(_) => return Ok(None),
-            SourceUrl::Rtsp(url) => Self::Rtsp(access(job, url, nats).await?),
+            SourceUrl::Rtsp(url) | SourceUrl::Onvif(url) => Self::Rtsp(access(job, url, nats).await?),
             SourceUrl::Http(url) => Self::Http(access(job, url, nats).await?),
             SourceUrl::Push => Self::Published(published(subjects::pushed(&job.scenario), true)),
             SourceUrl::Nats(subject) => Self::Published(published(subject.clone(), false)),
