@@ -70,9 +70,9 @@ impl<'de> Deserialize<'de> for Given {
 fn recordable(url: &SourceUrl, record: Record) -> Result<(), &'static str> {
     match (url, record.what) {
         (SourceUrl::File(_), _) => Err("outputs.record is for cameras: a file's run has its video (outputs.video)"),
-        (SourceUrl::Http(_) | SourceUrl::Push | SourceUrl::Nats(_), Recorded::Untouched) => {
-            Err("outputs.record.what is annotated for a stream of images: only a camera's own H.264 can be kept untouched")
-        }
+        (SourceUrl::Http(_) | SourceUrl::Push | SourceUrl::Nats(_), Recorded::Untouched) => Err(
+            "outputs.record.what is annotated for a stream of images: only a camera's own H.264 can be kept untouched",
+        ),
         _ => Ok(()),
     }
 }

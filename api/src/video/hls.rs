@@ -15,6 +15,9 @@ const LISTED: usize = 8;
 /// No segment of a usual camera is longer, and the longest must not change from one playlist to the next: browsers give up then.
 const USUAL_SECONDS: f64 = 2.0;
 
+/// Segments to begin with, at least.
+const FEWEST: usize = 3;
+
 /// The pictures of one segment, whole.
 struct Segment<'a> {
     units: &'a [Arc<AccessUnit>],
@@ -44,9 +47,13 @@ fn segments(units: &[Arc<AccessUnit>]) -> Vec<Segment<'_>> {
     whole.collect()
 }
 
-/// The playlist of a video; `None`: there is no whole segment yet.
+/// The playlist of a video; `None`: there are not enough whole segments yet.
 pub(crate) fn playlist(units: &[Arc<AccessUnit>]) -> Option<String> {
     let segments = segments(units);
+    // Browsers take a shorter one for damaged. A camera that sends few pictures has long segments instead.
+    if segments.len() < FEWEST && segments.iter().map(Segment::seconds).sum::<f64>() < 2.0 * USUAL_SECONDS {
+        return None;
+    }
     let listed = segments.get(segments.len().saturating_sub(LISTED)..)?;
     let first = listed.first()?.units.first()?;
     let longest = listed.iter().map(Segment::seconds).fold(USUAL_SECONDS, f64::max).round();
@@ -147,7 +154,7 @@ mod tests {
              #EXT-X-MAP:URI=\"live/6.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/6-9.m4s\n"
         );
         assert_eq!(list, wanted);
-        assert_eq!(playlist(&video()[..2]), None);
+        assert_eq!(playlist(&video()[..6]), None, "too short for browsers");
     }
 
     #[test]

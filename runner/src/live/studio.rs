@@ -40,8 +40,9 @@ use crate::{
 
 /// Between key frames: a segment of HLS begins with each.
 const KEY_EVERY_MS: f64 = 1_000.0;
-/// The first one is followed sooner, so that players of segments have one soon.
-const FIRST_KEY_AFTER_MS: f64 = 400.0;
+/// The first ones are followed sooner, so that players of segments have some soon: browsers don't begin with less than three.
+const FIRST_KEY_AFTER_MS: f64 = 300.0;
+const FIRST_KEYS: u64 = 3;
 /// A picture that can't be handed over for so long is left out.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -75,9 +76,9 @@ struct Coder {
     colour: Colour,
     stream: u64,
     group: u64,
-    /// When the last key frame is shown, and after how long the next one is due.
-    key_ms: Option<f64>,
-    key_after_ms: f64,
+    /// Key frames so far, and when the last one is shown.
+    keys: u64,
+    key_ms: f64,
     frames: u64,
 }
 
@@ -190,13 +191,13 @@ impl Studio {
             let now = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
             let stream = next(&self.numbers.stream, now);
             let group = next(&self.numbers.group, now / 1000) - 1;
-            let key_after_ms = FIRST_KEY_AFTER_MS;
-            self.coder = Some(Coder { encoder, size, colour, stream, group, key_ms: None, key_after_ms, frames: 0 });
+            self.coder = Some(Coder { encoder, size, colour, stream, group, keys: 0, key_ms: 0.0, frames: 0 });
         }
         // A new encoder begins with one anyway.
         let wanted = self.watchers.take_key();
         let Some(coder) = &mut self.coder else { return Err("there is no encoder".to_owned()) };
-        let due = coder.key_ms.is_some_and(|key_ms| frame.pts_ms - key_ms >= coder.key_after_ms);
+        let after_ms = if coder.keys <= FIRST_KEYS { FIRST_KEY_AFTER_MS } else { KEY_EVERY_MS };
+        let due = coder.keys > 0 && frame.pts_ms - coder.key_ms >= after_ms;
         if due || wanted && coder.frames > 0 {
             coder.encoder.begin_anew();
         }
@@ -207,9 +208,7 @@ impl Studio {
             push_nal(&mut body, &coded.sps);
             push_nal(&mut body, &coded.pps);
             coder.group += 1;
-            if coder.key_ms.replace(frame.pts_ms).is_some() {
-                coder.key_after_ms = KEY_EVERY_MS;
-            }
+            (coder.keys, coder.key_ms) = (coder.keys + 1, frame.pts_ms);
             self.numbers.group.store(coder.group, Ordering::Relaxed);
         }
         body.extend_from_slice(&coded.data);

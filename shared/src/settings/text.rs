@@ -114,7 +114,6 @@ impl<'de> Deserialize<'de> for WebhookUrl {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::settings::Outputs;
 
     fn parse(json: &str) -> Result<Outputs, String> {

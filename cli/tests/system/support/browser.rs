@@ -1,6 +1,9 @@
 //! A real browser without a window, driven over WebDriver (W3C): Chromium by its ChromeDriver.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+};
 
 use kadr_shared::testkit::{eventually, free_ports};
 use serde_json::{Value, json};
@@ -21,6 +24,8 @@ impl Browser {
         let port = free_ports(1)[0];
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={port}")).stdout(Stdio::null()).stderr(Stdio::null());
+        // A group of its own, so that the browser ends with its driver.
+        command.process_group(0);
         let driver = command.spawn().expect("chromium and chromium-driver are installed (scripts/deps.sh ci)");
         let address = format!("http://127.0.0.1:{port}");
         let status = format!("{address}/status");
@@ -71,8 +76,7 @@ async fn call(address: &str, body: Value) -> Value {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends its browser, too, if that was not closed.
-        let _ = Command::new("kill").arg(self.driver.id().to_string()).status();
+        let _ = Command::new("kill").args(["-TERM", "--", &format!("-{}", self.driver.id())]).status();
         let _ = self.driver.wait();
     }
 }
