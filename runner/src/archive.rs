@@ -23,6 +23,7 @@ use kadr_shared::{
     telemetry::chain,
 };
 use tokio::{sync::mpsc, time::timeout};
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::meter::{Meter, Trouble};
@@ -47,11 +48,17 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// Within a runtime.
-    pub(crate) fn open(nats: Nats, scenario: ScenarioId, record: Record, meter: Arc<Meter>) -> Self {
+    /// What it has is stored when `tasks` are done.
+    pub(crate) fn open(
+        nats: Nats,
+        scenario: ScenarioId,
+        record: Record,
+        meter: Arc<Meter>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (waiting, queue) = mpsc::channel(WAITING);
         let keeper = Keeper { nats, scenario, record, meter: meter.clone(), kept: None };
-        tokio::spawn(keeper.work(queue));
+        tasks.spawn(keeper.work(queue));
         Self { waiting, meter, units: Vec::new(), bytes: 0 }
     }
 

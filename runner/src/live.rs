@@ -26,6 +26,7 @@ use kadr_shared::{
     settings::{self, Record},
 };
 use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 pub(crate) use self::{between::between, watch::Watchers};
@@ -52,6 +53,8 @@ pub(crate) struct About {
     pub(crate) live: bool,
     /// The video is recorded, whether somebody looks on or not.
     pub(crate) record: Option<Record>,
+    /// What stores it.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// The numbers that videos of one run go by; they never go back.
@@ -151,7 +154,13 @@ impl Live {
             frames.clone(),
             self.last.clone(),
             self.about.record.map(|record| {
-                Archive::open(self.nats.clone(), self.about.scenario.clone(), record, self.meter.clone())
+                Archive::open(
+                    self.nats.clone(),
+                    self.about.scenario.clone(),
+                    record,
+                    self.meter.clone(),
+                    &self.about.tasks,
+                )
             }),
         );
         let built = std::thread::Builder::new().name("kadr-live".into()).spawn(move || studio.work(&queue));

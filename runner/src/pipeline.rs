@@ -31,7 +31,11 @@ use kadr_shared::{
     subjects::{self, FrameClass},
     time::Timestamp,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 pub use self::job::Limits;
@@ -63,6 +67,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
 
+/// The end of a recording is waited for so long.
+const RECORDED: Duration = Duration::from_millis(1500);
 /// Frames that are not analysed and wait to be drawn.
 const SKIPPED_BYTES: usize = 64 << 20;
 
@@ -74,15 +80,26 @@ pub(crate) async fn run(
     reports: mpsc::Sender<Report>,
     stops: Stops,
 ) -> Outcome {
+    let tasks = TaskTracker::new();
     let opened = tokio::select! {
         () = stops.any() => return Outcome::Cancelled,
-        opened = Pipeline::open(job, nats, meter, reports, stops.clone()) => opened,
+        opened = Pipeline::open(job, nats, meter, reports, stops.clone(), &tasks) => opened,
     };
     let mut pipeline = match opened {
         Ok(pipeline) => pipeline,
         Err(reason) => return reason.into(),
     };
     let end = pipeline.work().await;
+    let outcome = conclude(pipeline, end, &stops).await;
+    // What was recorded is stored before the scenario is let go: it may be deleted next.
+    tasks.close();
+    if timeout(RECORDED, tasks.wait()).await.is_err() {
+        warn!("the end of a recording is still being stored");
+    }
+    outcome
+}
+
+async fn conclude(pipeline: Pipeline, end: Result<Option<String>, Stop>, stops: &Stops) -> Outcome {
     let (frames, of) = (pipeline.store.frames().max(pipeline.passed), pipeline.of);
     match end {
         // There is nothing to show, and this is why.
@@ -161,6 +178,7 @@ impl Pipeline {
         meter: Arc<Meter>,
         reports: mpsc::Sender<Report>,
         stops: Stops,
+        tasks: &TaskTracker,
     ) -> Result<Self, Stop> {
         let store = Store::open(nats.clone(), job.scenario.clone(), job.run, job.fence).await?;
         let stored_before = store.frames();
@@ -168,9 +186,9 @@ impl Pipeline {
         let class = if live { FrameClass::Live } else { FrameClass::Batch };
         let (overlay, record) = (job.settings.outputs.overlay, job.settings.outputs.record);
         let record = record.filter(|record| record.what == Recorded::Annotated);
-        let about = About { scenario: job.scenario.clone(), run: job.run, overlay, live, record };
+        let about = About { scenario: job.scenario.clone(), run: job.run, overlay, live, record, tasks: tasks.clone() };
         let video = Live::open(nats.clone(), about, meter.clone());
-        let reader = reader::open(&job, &nats, &store, &meter, video.watchers()).await?;
+        let reader = reader::open(&job, &nats, &store, &meter, video.watchers(), tasks).await?;
         let sink = match &reader.info {
             Some(info) => Sink::open(job.video.clone(), job.fence, job.scenario.clone(), overlay, info)
                 .await

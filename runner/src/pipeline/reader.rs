@@ -18,7 +18,7 @@ use kadr_shared::{
     telemetry::chain,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio_util::sync::DropGuard;
+use tokio_util::{sync::DropGuard, task::TaskTracker};
 use url::Url;
 
 use self::{camera::Camera, file::File, kind::Kind};
@@ -70,6 +70,7 @@ pub(super) async fn open(
     store: &Store,
     meter: &Arc<Meter>,
     watchers: &Arc<Watchers>,
+    tasks: &TaskTracker,
 ) -> Result<Reader, Stop> {
     let preprocessor = Preprocessor::new(&job.settings.analysis, &job.settings.preprocess);
     let selection = Selection::new(&job.settings.preprocess);
@@ -99,7 +100,7 @@ pub(super) async fn open(
                 watchers: watchers.clone(),
                 run: job.run,
                 archive: records_untouched(job)
-                    .map(|record| Archive::open(nats.clone(), job.scenario.clone(), record, meter.clone())),
+                    .map(|record| Archive::open(nats.clone(), job.scenario.clone(), record, meter.clone(), tasks)),
             };
             camera.open(preprocessor).map_err(Stop::for_good)
         }
