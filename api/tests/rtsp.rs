@@ -1,4 +1,5 @@
 //! Live video by RTSP, spoken by hand: what a player is told, what it is given, and what hostile ones cost.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
 

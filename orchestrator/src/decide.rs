@@ -13,6 +13,7 @@ use kadr_shared::{
 
 /// What asks for a decision.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "made once for each decision, and used up by it")]
 pub enum Input {
     Command(Command),
     Fact { run: RunId, runner: RunnerId, fact: Fact },

@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 pub(crate) use self::{between::between, watch::Watchers};
 use self::{
     line::Found,
-    studio::{Order, Studio},
+    studio::{Order, Setup, Studio},
 };
 use crate::{archive::Archive, meter::Meter, source::Frame};
 
@@ -145,24 +145,20 @@ impl Live {
     fn build(&self) -> Option<Open> {
         let (orders, queue) = sync_channel(ORDERS);
         let frames = Arc::new(AtomicUsize::new(0));
-        let studio = Studio::new(
-            self.about.clone(),
-            self.nats.clone(),
-            Handle::current(),
-            self.watchers.clone(),
-            self.numbers.clone(),
-            frames.clone(),
-            self.last.clone(),
-            self.about.record.map(|record| {
-                Archive::open(
-                    self.nats.clone(),
-                    self.about.scenario.clone(),
-                    record,
-                    self.meter.clone(),
-                    &self.about.tasks,
-                )
-            }),
-        );
+        let open = |record| {
+            let (nats, scenario) = (self.nats.clone(), self.about.scenario.clone());
+            Archive::open(nats, scenario, record, self.meter.clone(), &self.about.tasks)
+        };
+        let studio = Studio::new(Setup {
+            about: self.about.clone(),
+            nats: self.nats.clone(),
+            runtime: Handle::current(),
+            watchers: self.watchers.clone(),
+            numbers: self.numbers.clone(),
+            frames: frames.clone(),
+            before: self.last.clone(),
+            archive: self.about.record.map(open),
+        });
         let built = std::thread::Builder::new().name("kadr-live".into()).spawn(move || studio.work(&queue));
         match built {
             Ok(_) => Some(Open { orders, frames }),

@@ -26,7 +26,8 @@ pub(crate) async fn measure() {
     system.run("glass", json!({"source": {"url": camera.url()}, "model": "yolov8n"})).await;
     let live = format!("{}/v1/scenarios/glass/live.mp4", system.api);
     let before = system.threads();
-    let (direct, by_kadr) = tokio::join!(watch(&camera.url()), watch(&live));
+    let url = camera.url();
+    let (direct, by_kadr) = tokio::join!(watch(&url), watch(&live));
     let threads = shares(&before, &system.threads(), (SETTLE + MEASURE).as_secs_f64());
     let mut behind: Vec<f64> = by_kadr
         .iter()
@@ -35,7 +36,7 @@ pub(crate) async fn measure() {
             let sent =
                 direct.iter().filter(|(sent, _)| sent == number).map(|(_, sent)| at.checked_duration_since(*sent));
             let spent = sent.flatten().min()?;
-            (spent < LONGEST).then(|| spent.as_secs_f64() * 1000.0)
+            (spent < LONGEST).then_some(spent.as_secs_f64() * 1000.0)
         })
         .collect();
     let scenario = system.get("glass").await;

@@ -54,7 +54,7 @@ async fn a_cameras_annotated_stream_plays_in_ffmpeg_gstreamer_and_kadr() {
         player(&format!("gst-launch-1.0 -q {source} ! {decode}")).await.success();
     }
 
-    create("again", &format!("{url}")).await;
+    create("again", &url.to_string()).await;
     at_least(&nats, "again", 10).await;
     // When its frames were taken is told by the first one's reports.
     let scenario = format!("{}/v1/scenarios/again", up.api);

@@ -53,6 +53,21 @@ pub(super) enum Order {
     Lost { number: u64 },
 }
 
+/// What a studio is given.
+pub(super) struct Setup {
+    pub(super) about: About,
+    pub(super) nats: Nats,
+    pub(super) runtime: Handle,
+    pub(super) watchers: Arc<Watchers>,
+    pub(super) numbers: Arc<Numbers>,
+    /// Frames among the orders.
+    pub(super) frames: Arc<AtomicUsize>,
+    /// What was found last.
+    pub(super) before: Option<Found>,
+    /// Where the video is recorded.
+    pub(super) archive: Option<Archive>,
+}
+
 pub(super) struct Studio {
     about: About,
     nats: Nats,
@@ -83,16 +98,8 @@ struct Coder {
 }
 
 impl Studio {
-    pub(super) fn new(
-        about: About,
-        nats: Nats,
-        runtime: Handle,
-        watchers: Arc<Watchers>,
-        numbers: Arc<Numbers>,
-        frames: Arc<AtomicUsize>,
-        before: Option<Found>,
-        archive: Option<Archive>,
-    ) -> Self {
+    pub(super) fn new(setup: Setup) -> Self {
+        let Setup { about, nats, runtime, watchers, numbers, frames, before, archive } = setup;
         let line = Line::new(about.live.then_some(PATIENCE), about.overlay.between, before);
         let overlay = Overlay::new(about.overlay);
         Self { about, nats, runtime, watchers, numbers, frames, line, overlay, coder: None, archive, failed: false }

@@ -195,7 +195,7 @@ impl World {
         };
         let jetstream = &self.nats.jetstream;
         let consumer: PullConsumer = jetstream.create_consumer_on_stream(config, subjects::FRAMES).await.unwrap();
-        let (nats, seen) = (self.nats.clone(), Arc::<Mutex<Vec<(FrameHeader, Vec<u8>)>>>::default());
+        let (nats, seen) = (self.nats.clone(), Arc::<Mutex<Vec<Seen>>>::default());
         let noted = seen.clone();
         let task = tokio::spawn(async move {
             let mut frames = consumer.stream().max_messages_per_batch(4).messages().await.unwrap();
@@ -237,8 +237,11 @@ fn answer(header: &FrameHeader) -> RawResult {
     }
 }
 
+/// A frame as inference receives it.
+pub(crate) type Seen = (FrameHeader, Vec<u8>);
+
 pub(crate) struct Inference {
-    seen: Arc<Mutex<Vec<(FrameHeader, Vec<u8>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     task: JoinHandle<()>,
 }
 
@@ -249,7 +252,7 @@ impl Inference {
     }
 
     /// The frames that came under a fence.
-    pub(crate) fn bodies_of(&self, fence: u64) -> Vec<(FrameHeader, Vec<u8>)> {
+    pub(crate) fn bodies_of(&self, fence: u64) -> Vec<Seen> {
         self.seen.lock().unwrap().iter().filter(|(header, _)| header.fence == fence).cloned().collect()
     }
 }

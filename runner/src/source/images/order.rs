@@ -40,7 +40,7 @@ mod tests {
 
     use super::*;
 
-    fn sorted<'a>(mut names: Vec<&'a str>) -> Vec<&'a str> {
+    fn sorted(mut names: Vec<&str>) -> Vec<&str> {
         names.sort_by(|a, b| natural(a.as_bytes(), b.as_bytes()));
         names
     }

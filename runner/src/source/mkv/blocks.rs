@@ -123,8 +123,11 @@ mod tests {
 
     use super::*;
 
+    /// What was found on the way, and how it ended.
+    type Walked = (Vec<(u64, u64, i64)>, Step);
+
     /// The blocks of track 1 as (offset, end, ticks), and what ends them.
-    fn walk(bytes: &[u8], end: Option<u64>) -> Result<(Vec<(u64, u64, i64)>, Step), SourceError> {
+    fn walk(bytes: &[u8], end: Option<u64>) -> Result<Walked, SourceError> {
         let mut input = Input::new(Cursor::new(bytes.to_vec())).unwrap();
         let (mut blocks, mut found) = (Blocks::new(1, 0, end), Vec::new());
         loop {
