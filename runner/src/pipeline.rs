@@ -5,16 +5,18 @@
 //! sent again under its number if it is lost; a camera's is given up, since newer ones are wanted more.
 
 mod job;
+mod overdue;
 mod pace;
 mod pending;
 mod queue;
 mod reader;
+mod screen;
 mod sink;
 mod stop;
 mod store;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,15 +29,11 @@ use kadr_shared::{
         frame::FrameHeader,
     },
     nats::Nats,
-    settings::{Between, Recorded},
+    settings::Recorded,
     subjects::{self, FrameClass},
     time::Timestamp,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
-use tokio_util::task::TaskTracker;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 pub use self::job::Limits;
@@ -48,30 +46,22 @@ use self::{
     pending::{PATIENCE, Pending},
     queue::{Put, Queue},
     reader::{Message, Read, Reader},
+    screen::Screen,
     sink::Sink,
     stop::Stop,
     store::{Replay, Store},
 };
 use crate::{
-    live::{About, Live, between},
-    meter::{Dropped, Meter, Trouble},
+    archive::Storing,
+    live::{About, Live},
+    meter::{Meter, Trouble},
     source::Frame,
 };
 
 /// Without any result, and without a sign of life of a worker, for this long, and nobody is taken to analyse.
 const SILENCE: Duration = Duration::from_secs(2);
-/// So many time-outs without any result, and nobody is taken to analyse, whatever workers say of themselves.
-const SILENCES: u32 = 2;
-/// How often it is looked whether somebody analyses.
-const LOOK: Duration = Duration::from_millis(500);
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
-
-/// The end of a recording is waited for so long.
-const RECORDED: Duration = Duration::from_millis(1500);
-/// Frames that are not analysed and wait to be drawn.
-const SKIPPED_BYTES: usize = 64 << 20;
-
 /// Runs a job to its end, or until it is stopped; what is stored by then stays.
 pub(crate) async fn run(
     job: Job,
@@ -80,10 +70,10 @@ pub(crate) async fn run(
     reports: mpsc::Sender<Report>,
     stops: Stops,
 ) -> Outcome {
-    let tasks = TaskTracker::new();
+    let storing = Storing::default();
     let opened = tokio::select! {
         () = stops.any() => return Outcome::Cancelled,
-        opened = Pipeline::open(job, nats, meter, reports, stops.clone(), &tasks) => opened,
+        opened = Pipeline::open(job, nats, meter, reports, stops.clone(), &storing) => opened,
     };
     let mut pipeline = match opened {
         Ok(pipeline) => pipeline,
@@ -91,25 +81,24 @@ pub(crate) async fn run(
     };
     let end = pipeline.work().await;
     let outcome = conclude(pipeline, end, &stops).await;
-    // What was recorded is stored before the scenario is let go: it may be deleted next.
-    tasks.close();
-    if timeout(RECORDED, tasks.wait()).await.is_err() {
-        warn!("the end of a recording is still being stored");
+    match outcome {
+        Outcome::Fenced => storing.abandon(),
+        _ => storing.finish().await,
     }
     outcome
 }
 
 async fn conclude(pipeline: Pipeline, end: Result<Option<String>, Stop>, stops: &Stops) -> Outcome {
-    let (frames, of) = (pipeline.store.frames().max(pipeline.passed), pipeline.of);
+    let (frames, of) = (pipeline.store.frames().max(pipeline.screen.passed()), pipeline.of);
     match end {
         // There is nothing to show, and this is why.
         Ok(Some(error)) if frames == 0 => Outcome::Failed { error, retry: false },
-        Ok(error) => match pipeline.sink.finish().await {
+        Ok(error) => match pipeline.screen.finish().await {
             Ok(()) => Outcome::Ended { frames, of, error },
             Err(error) => Outcome::Failed { error, retry: false },
         },
         Err(Stop::Asked) if stops.close.is_cancelled() && frames > 0 => {
-            if let Err(error) = pipeline.sink.finish().await {
+            if let Err(error) = pipeline.screen.finish().await {
                 warn!(scenario = %pipeline.job.scenario, error, "the video could not be closed");
             }
             Outcome::Cancelled
@@ -133,15 +122,8 @@ struct Pipeline {
     /// The results of an earlier attempt, and how many of them there are.
     replay: Option<Replay>,
     stored_before: u64,
-    sink: Sink,
-    video: Live,
+    screen: Screen,
     pending: BTreeMap<u64, Pending>,
-    /// A file's frames that are not analysed, and wait for those before them.
-    skipped: VecDeque<Frame>,
-    /// When the last frame with a result is shown, and what was found in it.
-    last: (f64, Vec<Detection>),
-    /// One more than the number of the last frame that was drawn.
-    passed: u64,
     stops: Stops,
     streaming: bool,
     /// Since when there was neither a result nor anything to wait for.
@@ -178,7 +160,7 @@ impl Pipeline {
         meter: Arc<Meter>,
         reports: mpsc::Sender<Report>,
         stops: Stops,
-        tasks: &TaskTracker,
+        storing: &Storing,
     ) -> Result<Self, Stop> {
         let store = Store::open(nats.clone(), job.scenario.clone(), job.run, job.fence).await?;
         let stored_before = store.frames();
@@ -186,9 +168,10 @@ impl Pipeline {
         let class = if live { FrameClass::Live } else { FrameClass::Batch };
         let (overlay, record) = (job.settings.outputs.overlay, job.settings.outputs.record);
         let record = record.filter(|record| record.what == Recorded::Annotated);
-        let about = About { scenario: job.scenario.clone(), run: job.run, overlay, live, record, tasks: tasks.clone() };
+        let about =
+            About { scenario: job.scenario.clone(), run: job.run, overlay, live, record, storing: storing.clone() };
         let video = Live::open(nats.clone(), about, meter.clone());
-        let reader = reader::open(&job, &nats, &store, &meter, video.watchers(), tasks).await?;
+        let reader = reader::open(&job, &nats, &store, &meter, video.watchers(), storing).await?;
         let sink = match &reader.info {
             Some(info) => Sink::open(job.video.clone(), job.fence, job.scenario.clone(), overlay, info)
                 .await
@@ -215,12 +198,8 @@ impl Pipeline {
             results,
             store,
             stored_before,
-            sink,
-            video,
+            screen: Screen::new(video, sink, stops.clone(), overlay.between),
             pending: BTreeMap::new(),
-            skipped: VecDeque::new(),
-            last: (0.0, Vec::new()),
-            passed: 0,
             stops,
             streaming: false,
             quiet_since: Instant::now(),
@@ -237,16 +216,14 @@ impl Pipeline {
             self.store_ready().await?;
             if let Some(error) = end.take() {
                 if self.pending.is_empty() {
-                    while let Some(frame) = self.skipped.pop_front() {
-                        self.show_skipped(frame).await?;
-                    }
+                    self.screen.show_rest().await?;
                     return Ok(error);
                 }
                 end = Some(error);
             }
             match self.step(end.is_none()).await {
                 Step::Read(Some(Message::Frame(read))) => self.take(*read).await?,
-                Step::Read(Some(Message::Passed(frame))) => self.video.enter(&frame, false),
+                Step::Read(Some(Message::Passed { frame, .. })) => self.screen.live.enter(&frame, false),
                 Step::Read(Some(Message::End(error))) => end = Some(error),
                 Step::Read(Some(Message::Interrupted(error))) => {
                     self.interrupted.source = true;
@@ -274,7 +251,7 @@ impl Pipeline {
 
     async fn step(&mut self, reading: bool) -> Step {
         // A camera's frames come with credit, and what else it says is heard at any time.
-        let room = self.pending.len() < self.job.limits.inflight && !self.too_many_skipped();
+        let room = self.pending.len() < self.job.limits.inflight && self.screen.has_room();
         let credit = reading && (self.live || room);
         // A result that is there needs no time-out, also when it waits for an earlier one.
         let due = self.pending.values().filter(|p| p.result.is_none()).map(|p| p.due).min();
@@ -298,16 +275,16 @@ impl Pipeline {
             && frame.number < self.stored_before
         {
             let found = self.stops.unless(replay.of(frame.number)).await??;
-            self.video.enter(&frame, found.is_some());
+            self.screen.live.enter(&frame, found.is_some());
             return match found {
-                Some(detections) => self.show_result(frame, detections).await,
-                None => self.show_skipped(frame).await,
+                Some(detections) => self.show(frame, detections).await,
+                None => self.screen.show_without(frame).await,
             };
         }
-        self.video.enter(&frame, seen.is_some());
+        self.screen.live.enter(&frame, seen.is_some());
         let Some((seen, body)) = seen else {
-            self.skipped.push_back(frame);
-            return self.pass_skipped().await;
+            self.screen.skip(frame);
+            return self.show_skipped().await;
         };
         let analysis = &self.job.settings.analysis;
         let header = FrameHeader {
@@ -364,72 +341,6 @@ impl Pipeline {
                 }
             };
             self.meter.trouble(Trouble::Queueing, trouble);
-        }
-        Ok(())
-    }
-
-    /// Looks after frames that got no result in time, and tells when nobody seems to analyse.
-    async fn do_what_is_due(&mut self) -> Result<(), Stop> {
-        let now = Instant::now();
-        self.give_up(|p| p.expires.is_some_and(|expires| expires <= now));
-        let is_due = |p: &Pending| p.result.is_none() && p.due <= now;
-        let mut again: Vec<_> = self.pending.iter().filter(|(_, p)| is_due(p)).map(|(number, _)| *number).collect();
-        let sent = self.pending.values().any(|p| is_due(p) && p.sent.is_some());
-        if !self.live && sent && !self.some_are_lost().await? {
-            // They wait behind others, or are in hand: one look more, later.
-            for pending in self.pending.values_mut().filter(|p| is_due(p)) {
-                if pending.sent.is_some_and(|sent| now.duration_since(sent) < self.job.limits.frame_timeout) {
-                    pending.looks += 1;
-                    pending.due = now + self.pace.patience(pending.looks);
-                }
-            }
-            again.retain(|number| self.pending.get(number).is_some_and(&is_due));
-        }
-        let repeated = again.iter().filter(|number| self.pending.get(number).is_some_and(|p| p.sent.is_some())).count();
-        if repeated > 0 {
-            warn!(scenario = %self.job.scenario, frames = repeated, "no result in time: sending again");
-        }
-        self.send(&again).await?;
-        self.tell_silence().await
-    }
-
-    /// Lets a camera's frames go that have no result.
-    fn give_up(&mut self, which: impl Fn(&Pending) -> bool) {
-        let before = self.pending.len();
-        let video = &self.video;
-        self.pending.retain(|number, p| {
-            let kept = p.result.is_some() || !which(p);
-            if !kept {
-                video.lost(*number);
-            }
-            kept
-        });
-        let given_up = before - self.pending.len();
-        self.unanswered |= given_up > 0;
-        (0..given_up).for_each(|_| self.meter.dropped(Dropped::Late));
-    }
-
-    /// Whether fewer frames are in the queue than have no result: then their results or they themselves are lost.
-    async fn some_are_lost(&mut self) -> Result<bool, Stop> {
-        let wanted = self.pending.values().filter(|p| p.result.is_none() && p.sent.is_some()).count();
-        let waiting = self.stops.unless(self.queue.waiting()).await?;
-        // No queue, no frames. If it only can't be seen now, putting them there fails as well, and is tried again.
-        Ok(waiting.is_none_or(|waiting| waiting < wanted))
-    }
-
-    async fn tell_silence(&mut self) -> Result<(), Stop> {
-        let now = Instant::now();
-        if self.interrupted.inference || now < self.look {
-            return Ok(());
-        }
-        self.look = now + LOOK;
-        let quiet = now.duration_since(self.quiet_since);
-        let model = &self.job.settings.model;
-        let nobody = quiet >= SILENCE && self.job.workers.silence(model) >= SILENCE;
-        if nobody || quiet >= self.job.limits.frame_timeout * SILENCES {
-            self.interrupted.inference = true;
-            let error = format!("no inference for {model}");
-            return self.tell(Report::Interrupted { kind: InterruptionKind::Inference, error }).await;
         }
         Ok(())
     }
@@ -507,63 +418,23 @@ impl Pipeline {
             };
             self.store.append(&result, &self.stops, &self.meter).await?;
             self.meter.stored(self.store.frames());
-            self.show_result(frame, result.detections).await?;
+            self.show(frame, result.detections).await?;
         }
-        self.pass_skipped().await
+        self.show_skipped().await
     }
 
-    /// A frame whose result is stored: the first one is told of, all are drawn; and before it those that were not analysed.
-    async fn show_result(&mut self, frame: Frame, detections: Vec<Detection>) -> Result<(), Stop> {
-        while let Some(skipped) = self.skipped.pop_front_if(|skipped| skipped.number < frame.number) {
-            let drawn = match self.job.settings.outputs.overlay.between {
-                Between::Hold => self.last.1.clone(),
-                Between::Interpolate => {
-                    let (from, to) = (self.last.0, frame.pts_ms);
-                    between(&self.last.1, &detections, ((skipped.pts_ms - from) / (to - from)) as f32)
-                }
-            };
-            self.pass_on(skipped, drawn).await?;
-        }
+    /// A frame whose result is stored. The first one of this attempt is told of.
+    async fn show(&mut self, frame: Frame, detections: Vec<Detection>) -> Result<(), Stop> {
         if !std::mem::replace(&mut self.streaming, true) {
             self.tell(Report::Streaming).await?;
         }
-        self.video.found(frame.number, frame.pts_ms, &detections);
-        self.last = (frame.pts_ms, detections.clone());
-        self.pass_on(frame, detections).await
+        self.screen.show(frame, detections).await
     }
 
-    /// A frame that was not analysed.
-    async fn show_skipped(&mut self, frame: Frame) -> Result<(), Stop> {
-        let held = self.last.1.clone();
-        self.pass_on(frame, held).await
-    }
-
-    /// Draws frames that were not analysed as far as they wait for nothing, or as there are too many of them.
-    async fn pass_skipped(&mut self) -> Result<(), Stop> {
-        let waits = self.job.settings.outputs.overlay.between == Between::Interpolate;
-        while let Some(first) = self.skipped.front() {
-            let behind = self.pending.first_key_value().is_some_and(|(number, _)| *number < first.number);
-            if behind || waits && !self.too_many_skipped() {
-                break;
-            }
-            let Some(frame) = self.skipped.pop_front() else { break };
-            self.show_skipped(frame).await?;
-        }
-        Ok(())
-    }
-
-    fn too_many_skipped(&self) -> bool {
-        let bytes = self.skipped.front().map_or(0, |frame| frame.picture.bytes().len());
-        self.skipped.len() * bytes > SKIPPED_BYTES
-    }
-
-    async fn pass_on(&mut self, frame: Frame, detections: Vec<Detection>) -> Result<(), Stop> {
-        self.passed = frame.number + 1;
-        if self.stops.unless(self.sink.push(frame, detections)).await? {
-            return Ok(());
-        }
-        let error = std::mem::replace(&mut self.sink, Sink::None).finish().await;
-        Err(Stop::for_good(error.err().unwrap_or_else(|| "the video's writer ended early".to_owned())))
+    /// Frames that were not analysed, as far as no earlier one lacks its result.
+    async fn show_skipped(&mut self) -> Result<(), Stop> {
+        let first = self.pending.first_key_value().map(|(number, _)| *number);
+        self.screen.show_skipped(first).await
     }
 
     async fn tell(&mut self, report: Report) -> Result<(), Stop> {

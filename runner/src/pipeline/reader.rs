@@ -18,13 +18,13 @@ use kadr_shared::{
     telemetry::chain,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio_util::{sync::DropGuard, task::TaskTracker};
+use tokio_util::sync::DropGuard;
 use url::Url;
 
 use self::{camera::Camera, file::File, kind::Kind};
 use super::{Job, stop::Stop, store::Store};
 use crate::{
-    archive::Archive,
+    archive::{Archive, Storing},
     live::Watchers,
     meter::Meter,
     preprocess::{Preprocessor, Seen, Selection},
@@ -44,7 +44,11 @@ pub(super) struct Read {
 pub(super) enum Message {
     Frame(Box<Read>),
     /// A camera's frame that is not analysed: for those who look on.
-    Passed(Box<Frame>),
+    Passed {
+        frame: Box<Frame>,
+        /// What lets the next one come.
+        _place: OwnedSemaphorePermit,
+    },
     /// There are no more frames; the text tells what is missing.
     End(Option<String>),
     /// The camera is gone; it is tried again.
@@ -70,7 +74,7 @@ pub(super) async fn open(
     store: &Store,
     meter: &Arc<Meter>,
     watchers: &Arc<Watchers>,
-    tasks: &TaskTracker,
+    storing: &Storing,
 ) -> Result<Reader, Stop> {
     let preprocessor = Preprocessor::new(&job.settings.analysis, &job.settings.preprocess);
     let selection = Selection::new(&job.settings.preprocess);
@@ -100,7 +104,7 @@ pub(super) async fn open(
                 watchers: watchers.clone(),
                 run: job.run,
                 archive: records_untouched(job)
-                    .map(|record| Archive::open(nats.clone(), job.scenario.clone(), record, meter.clone(), tasks)),
+                    .map(|record| Archive::open(nats.clone(), job.scenario.clone(), record, meter.clone(), storing)),
             };
             camera.open(preprocessor).map_err(Stop::for_good)
         }

@@ -20,7 +20,7 @@ use crate::{
     archive::Archive,
     live::Watchers,
     meter::{Dropped, Meter, Trouble},
-    preprocess::{Preprocessor, Selection},
+    preprocess::{PreprocessError, Preprocessor, Selection},
     source::{Coded, Frame, Live, Losses, SourceError},
 };
 
@@ -33,6 +33,8 @@ const STEADY: Duration = Duration::from_secs(20);
 
 /// Frames that are not analysed and wait to be shown.
 const PASSED: usize = 4;
+/// What is said besides.
+const WORDS: usize = 2;
 
 /// A camera that is to be read.
 pub(super) struct Camera {
@@ -54,15 +56,28 @@ pub(super) struct Camera {
 impl Camera {
     /// Begins to read it. Does not wait for it.
     pub(super) fn open(self, preprocessor: Preprocessor) -> Result<Reader, String> {
-        let (sender, frames) = mpsc::channel(self.inflight + PASSED);
+        let (sender, frames) = mpsc::channel(self.inflight + PASSED + WORDS);
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         let runtime = Handle::current();
         let credit = Arc::new(Semaphore::new(self.inflight));
+        let places = Arc::new(Semaphore::new(PASSED));
         spawn(move || {
             let (next, shown_ms) = (self.first, self.shown_from_ms);
-            Thread { camera: self, runtime, stop, frames: sender, credit, preprocessor, next, began: None, shown_ms }
-                .run();
+            Thread {
+                camera: self,
+                runtime,
+                stop,
+                frames: sender,
+                credit,
+                places,
+                preprocessor,
+                outside: false,
+                next,
+                began: None,
+                shown_ms,
+            }
+            .run();
         })?;
         Ok(Reader { info: None, frames, _stop: Some(guard) })
     }
@@ -74,7 +89,11 @@ struct Thread {
     stop: CancellationToken,
     frames: mpsc::Sender<Message>,
     credit: Arc<Semaphore>,
+    /// For frames that are not analysed.
+    places: Arc<Semaphore>,
     preprocessor: Preprocessor,
+    /// The last frame had nothing of the part that is to be seen.
+    outside: bool,
     /// The next frame's number. Those that are dropped have one, too.
     next: u64,
     /// When the first frame came.
@@ -151,7 +170,9 @@ impl Thread {
             self.shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + frame.pts_ms);
             let pts_ms = self.shown_ms;
             self.record(source.as_mut(), from_ms, stream);
-            self.offer(Frame { number, pts_ms, ..frame })?;
+            // One time for all that is told of it.
+            let captured_at = Some(frame.captured_at.unwrap_or_else(Timestamp::now));
+            self.offer(Frame { number, pts_ms, captured_at, ..frame })?;
         }
     }
 
@@ -196,8 +217,19 @@ impl Thread {
         };
         match self.preprocessor.prepare(&frame.picture) {
             Ok(seen) => {
+                if std::mem::take(&mut self.outside) {
+                    self.camera.meter.trouble(Trouble::Source, None);
+                }
                 let read = Read { frame, seen: Some(seen), credit: Some(credit) };
                 self.say(Message::Frame(Box::new(read)))
+            }
+            // The next one may have another size.
+            Err(error @ PreprocessError::Outside(_)) => {
+                self.outside = true;
+                self.camera.meter.trouble(Trouble::Source, Some(chain(&error)));
+                self.camera.meter.dropped(Dropped::Unreadable);
+                self.pass(frame);
+                Ok(())
             }
             Err(error) => self.say(Message::Refused(chain(&error))),
         }
@@ -205,9 +237,12 @@ impl Thread {
 
     /// A frame that is not analysed goes to those who look on, if there is room.
     fn pass(&self, frame: Frame) {
-        if self.camera.watchers.any() {
+        // They have places of their own, so that what has to be said finds one.
+        if self.camera.watchers.any()
+            && let Ok(place) = self.places.clone().try_acquire_owned()
+        {
             // It is one of many, and nobody waits for it.
-            let _ = self.frames.try_send(Message::Passed(Box::new(frame)));
+            let _ = self.frames.try_send(Message::Passed { frame: Box::new(frame), _place: place });
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{Message, Read, Reader, pacer::Pacer, spawn};
 use crate::{
-    preprocess::{Preprocessor, Selection},
+    preprocess::{PreprocessError, Preprocessor, Selection},
     source::{self, FrameRate, Play, Source, SourceInfo},
 };
 
@@ -103,6 +103,8 @@ impl File {
                     let wanted = selection.takes(&frame) && new;
                     match wanted.then(|| preprocessor.prepare(&frame.picture)).transpose() {
                         Ok(seen) => read(frame, seen),
+                        // Of pictures in a row, some may have nothing of the part that is to be seen.
+                        Err(PreprocessError::Outside(_)) => read(frame, None),
                         Err(error) => Message::End(Some(chain(&error))),
                     }
                 }
