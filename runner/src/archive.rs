@@ -23,7 +23,7 @@ use kadr_shared::{
     telemetry::chain,
 };
 use tokio::{sync::mpsc, time::timeout};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use crate::meter::{Meter, Trouble};
@@ -38,6 +38,32 @@ const WAITING: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 const TRY: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
+/// The end of a recording is waited for so long.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What stores a run's recordings in the background, until the run is let go.
+#[derive(Clone, Default)]
+pub(crate) struct Storing {
+    tasks: TaskTracker,
+    over: CancellationToken,
+}
+
+impl Storing {
+    /// No more pictures will come, and all who took them are dropped: what is left is stored, if that is quick. Whoever has
+    /// the scenario next, or deletes it, must not be met by what comes later.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        if timeout(GOODBYE, self.tasks.wait()).await.is_err() {
+            warn!("the end of a recording could not be stored in time");
+        }
+        self.over.cancel();
+    }
+
+    /// Somebody else has the scenario: nothing more is stored.
+    pub(crate) fn abandon(&self) {
+        self.over.cancel();
+    }
+}
 
 /// Takes a recording's pictures. Dropped, it stores what it has.
 pub(crate) struct Archive {
@@ -48,17 +74,11 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    /// What it has is stored when `tasks` are done.
-    pub(crate) fn open(
-        nats: Nats,
-        scenario: ScenarioId,
-        record: Record,
-        meter: Arc<Meter>,
-        tasks: &TaskTracker,
-    ) -> Self {
+    pub(crate) fn open(nats: Nats, scenario: ScenarioId, record: Record, meter: Arc<Meter>, storing: &Storing) -> Self {
         let (waiting, queue) = mpsc::channel(WAITING);
         let keeper = Keeper { nats, scenario, record, meter: meter.clone(), kept: None };
-        tasks.spawn(keeper.work(queue));
+        let over = storing.over.clone();
+        storing.tasks.spawn(async move { over.run_until_cancelled_owned(keeper.work(queue)).await });
         Self { waiting, meter, units: Vec::new(), bytes: 0 }
     }
 
@@ -110,10 +130,15 @@ impl Keeper {
         while let Some(units) = queue.recv().await {
             let (Some(span), Ok(Some(body))) = (Span::of(&units), recording::pack(&units)) else { continue };
             let bytes = body.len() as u64;
+            // A repeat, because an acknowledgement was lost, is known by this.
+            let first = units.first().map(|unit| (unit.run, unit.stream, unit.pts_ms.to_bits()));
+            let Some((run, stream, shown)) = first else { continue };
+            let id = format!("{run}-{stream}-{shown:x}");
             let stored = timeout(PATIENCE, async {
                 loop {
                     let message = PublishMessage::build()
                         .headers(span.headers())
+                        .message_id(&id)
                         .payload(body.clone())
                         .ttl(self.record.keep_days.span());
                     let subject = subjects::recordings(&self.scenario);
@@ -202,4 +227,63 @@ async fn list(nats: &Nats, scenario: &ScenarioId, before: u64) -> Result<VecDequ
         }
     }
     Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use kadr_shared::{
+        id::RunId,
+        settings::Outputs,
+        testkit::{PATIENCE, TestServer},
+        time::Timestamp,
+    };
+
+    use super::*;
+
+    fn unit(run: RunId, seconds: u32) -> AccessUnit {
+        AccessUnit {
+            run,
+            stream: 1,
+            group: 0,
+            key: true,
+            pts_ms: f64::from(seconds) * 1000.0,
+            captured_at: Timestamp::from_millis(i64::from(seconds) * 1000),
+            size: "64x64".parse().unwrap(),
+            body: vec![0; 1000].into(),
+        }
+    }
+
+    /// Records so many seconds, a key frame a second; gives when each message that is kept begins, in seconds.
+    async fn kept(nats: &Nats, scenario: &str, keep_bytes: Option<u64>, seconds: std::ops::Range<u32>) -> Vec<i64> {
+        let scenario: ScenarioId = scenario.parse().unwrap();
+        let outputs: Outputs =
+            serde_json::from_value(serde_json::json!({"record": {"keep_bytes": keep_bytes}})).unwrap();
+        let meter = Arc::new(Meter::new(scenario.clone(), RunId::from_u128(7), 1));
+        let storing = Storing::default();
+        let mut archive = Archive::open(nats.clone(), scenario.clone(), outputs.record.unwrap(), meter, &storing);
+        let run = RunId::generate();
+        seconds.for_each(|second| archive.push(unit(run, second)));
+        drop(archive);
+        storing.tasks.close();
+        timeout(PATIENCE, storing.tasks.wait()).await.unwrap();
+        let stream = nats.jetstream.get_stream(subjects::RECORDINGS).await.unwrap();
+        let mut begin = Vec::new();
+        for (seq, _) in list(nats, &scenario, u64::MAX).await.unwrap() {
+            let message = stream.get_raw_message(seq).await.unwrap();
+            begin.push(Span::parse(&message.headers).unwrap().from.as_millis() / 1000);
+        }
+        begin
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_oldest_goes_where_there_is_too_much_also_of_an_earlier_attempt() {
+        let server = TestServer::start().await;
+        let nats = server.nats().await;
+        // Two pictures a message, and some hundred bytes that tell of them.
+        assert_eq!(kept(&nats, "other", None, 0..8).await, [0, 2, 4, 6]);
+        assert_eq!(kept(&nats, "gate", Some(7_500), 0..12).await, [6, 8, 10]);
+        assert_eq!(kept(&nats, "gate", Some(7_500), 100..102).await, [8, 10, 100]);
+        assert_eq!(kept(&nats, "gate", Some(1), 200..202).await, [200], "the newest stays");
+        assert_eq!(kept(&nats, "other", None, 8..8).await, [0, 2, 4, 6], "others are left alone");
+    }
 }

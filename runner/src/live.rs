@@ -26,7 +26,6 @@ use kadr_shared::{
     settings::{self, Record},
 };
 use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 pub(crate) use self::{between::between, watch::Watchers};
@@ -34,9 +33,13 @@ use self::{
     line::Found,
     studio::{Order, Setup, Studio},
 };
-use crate::{archive::Archive, meter::Meter, source::Frame};
+use crate::{
+    archive::{Archive, Storing},
+    meter::Meter,
+    source::Frame,
+};
 
-/// Frames that wait to be drawn and coded. More would be shown too late.
+/// Frames that the studio has not taken yet. More would be shown too late.
 const FRAMES: usize = 12;
 /// Frames and results that wait.
 const ORDERS: usize = 256;
@@ -54,7 +57,7 @@ pub(crate) struct About {
     /// The video is recorded, whether somebody looks on or not.
     pub(crate) record: Option<Record>,
     /// What stores it.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) storing: Storing,
 }
 
 /// The numbers that videos of one run go by; they never go back.
@@ -79,7 +82,7 @@ pub(crate) struct Live {
 /// A studio that works.
 struct Open {
     orders: SyncSender<Order>,
-    /// Frames among the orders.
+    /// Frames among the orders that were not taken yet.
     frames: Arc<AtomicUsize>,
 }
 
@@ -147,7 +150,7 @@ impl Live {
         let frames = Arc::new(AtomicUsize::new(0));
         let open = |record| {
             let (nats, scenario) = (self.nats.clone(), self.about.scenario.clone());
-            Archive::open(nats, scenario, record, self.meter.clone(), &self.about.tasks)
+            Archive::open(nats, scenario, record, self.meter.clone(), &self.about.storing)
         };
         let studio = Studio::new(Setup {
             about: self.about.clone(),

@@ -1,7 +1,8 @@
 //! What else becomes of a run's results, once they are stored: files of text beside its recording, and a webhook.
 //!
 //! All of it is read from the stream, not handed over by the pipeline: what a crash left undone is taken up from there, and
-//! nothing here can hold up or fail an analysis.
+//! nothing here can fail an analysis. It begins once the webhook's place in the stream is kept; what is in the way of that, the
+//! scenario's health tells.
 
 mod files;
 mod hooks;

@@ -176,7 +176,8 @@ async fn open(nats: &Nats) -> Result<PullConsumer, async_nats::Error> {
     }
 }
 
-fn is_missing(kind: &ConsumerInfoErrorKind) -> bool {
+/// Whether a consumer that was asked for does not exist.
+pub(crate) fn is_missing(kind: &ConsumerInfoErrorKind) -> bool {
     match kind {
         ConsumerInfoErrorKind::NotFound => true,
         ConsumerInfoErrorKind::JetStream(error) => error.error_code() == ErrorCode::CONSUMER_NOT_FOUND,

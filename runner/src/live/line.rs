@@ -16,12 +16,16 @@ use crate::source::Frame;
 /// What was found is shown on later frames for so long, in milliseconds of the video: objects move on.
 const HELD_MS: f64 = 2_000.0;
 
+/// More is not kept waiting, in bytes of pictures: the first one is shown as it is.
+const MOST_BYTES: usize = 128 << 20;
+
 /// Frames on their way to the screen.
 pub(super) struct Line {
     /// How long a frame waits for what to draw; `None`: until it comes.
     patience: Option<Duration>,
     between: Between,
     waiting: VecDeque<Waiting>,
+    bytes: usize,
     /// What was found last before the first one that waits.
     before: Option<Found>,
 }
@@ -50,12 +54,13 @@ pub(super) struct Found {
 impl Line {
     /// `before`: what was found last, if anything was.
     pub(super) const fn new(patience: Option<Duration>, between: Between, before: Option<Found>) -> Self {
-        Self { patience, between, waiting: VecDeque::new(), before }
+        Self { patience, between, waiting: VecDeque::new(), bytes: 0, before }
     }
 
     /// The next frame; `analysed`: a result of it will come.
     pub(super) fn enter(&mut self, frame: Frame, analysed: bool, came: Instant) {
         let result = if analysed { Result::Coming } else { Result::None };
+        self.bytes += frame.picture.bytes().len();
         self.waiting.push_back(Waiting { frame, came, result });
     }
 
@@ -81,7 +86,7 @@ impl Line {
 
     /// The next frame that is to be shown now, and what is drawn on it.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Frame, Vec<Detection>)> {
-        let overdue = self.due().is_some_and(|due| due <= now);
+        let overdue = self.bytes > MOST_BYTES || self.due().is_some_and(|due| due <= now);
         let Waiting { frame, result, .. } = self.waiting.front()?;
         let detections = match result {
             Result::Found(_) => Vec::new(),
@@ -91,10 +96,11 @@ impl Line {
             Result::None => match self.after() {
                 After::Found(pts_ms, detections) => self.moved(frame.pts_ms, pts_ms, detections),
                 After::Coming if !overdue => return None,
-                After::Coming | After::Nothing => self.held(frame.pts_ms),
+                After::Coming => self.held(frame.pts_ms),
             },
         };
         let Waiting { frame, result, .. } = self.waiting.pop_front()?;
+        self.bytes -= frame.picture.bytes().len();
         match result {
             Result::Found(found) => {
                 self.before = Some(Found { number: frame.number, pts_ms: frame.pts_ms, detections: found.clone() });
@@ -116,8 +122,7 @@ impl Line {
             Result::Coming => Some(After::Coming),
             Result::None => None,
         });
-        // Of a live source there will be one; a file's frames are all analysed.
-        later.unwrap_or(if self.patience.is_some() { After::Coming } else { After::Nothing })
+        later.unwrap_or(After::Coming)
     }
 
     fn moved(&self, at_ms: f64, after_ms: f64, after: &[Detection]) -> Vec<Detection> {
@@ -134,7 +139,6 @@ impl Line {
 enum After<'a> {
     Found(f64, &'a [Detection]),
     Coming,
-    Nothing,
 }
 
 #[cfg(test)]

@@ -105,30 +105,35 @@ impl Studio {
         Self { about, nats, runtime, watchers, numbers, frames, line, overlay, coder: None, archive, failed: false }
     }
 
-    /// Until there are no more orders.
+    /// Until there are no more orders, and what waits is shown as it is.
     pub(super) fn work(mut self, orders: &Receiver<Order>) {
         loop {
             let order = match self.line.due() {
                 Some(due) => match orders.recv_timeout(due.saturating_duration_since(Instant::now())) {
                     Ok(order) => Some(order),
                     Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Disconnected) => break,
                 },
                 None => match orders.recv() {
                     Ok(order) => Some(order),
-                    Err(_) => return,
+                    Err(_) => break,
                 },
             };
             match order {
-                Some(Order::Frame { frame, analysed, came }) => self.line.enter(frame, analysed, came),
+                Some(Order::Frame { frame, analysed, came }) => {
+                    self.frames.fetch_sub(1, Ordering::Relaxed);
+                    self.line.enter(frame, analysed, came);
+                }
                 Some(Order::Found(found)) => self.line.found(found),
                 Some(Order::Lost { number }) => self.line.lost(number),
                 None => {}
             }
             while let Some((frame, detections)) = self.line.next(Instant::now()) {
                 self.show(frame, &detections);
-                self.frames.fetch_sub(1, Ordering::Relaxed);
             }
+        }
+        while let Some((frame, detections)) = self.line.next(Instant::now() + PATIENCE) {
+            self.show(frame, &detections);
         }
     }
 
@@ -194,10 +199,11 @@ impl Studio {
                 SourceInfo { size, frame_rate: FrameRate::DEFAULT, timescale: NonZeroU32::MIN, frames: None, colour };
             // Key frames come by the clock of the video, whatever its rate.
             let encoder = Encoder::new(&info, f64::INFINITY).map_err(|error| chain(&error))?;
-            // By the clock, so that those of another runner, or of another attempt, are others and higher.
+            // By the clock, so that those of another runner, or of another attempt, are others and higher. No more than ten key
+            // frames come in a second.
             let now = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
             let stream = next(&self.numbers.stream, now);
-            let group = next(&self.numbers.group, now / 1000) - 1;
+            let group = next(&self.numbers.group, now / 100) - 1;
             self.coder = Some(Coder { encoder, size, colour, stream, group, keys: 0, key_ms: 0.0, frames: 0 });
         }
         // A new encoder begins with one anyway.

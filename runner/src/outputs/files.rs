@@ -2,7 +2,11 @@
 
 mod text;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use kadr_shared::{
     csv, detections,
@@ -109,10 +113,16 @@ impl Writer {
     /// Writes until it can't.
     async fn write(&self) -> Result<std::convert::Infallible, String> {
         let (path, format) = (self.path.clone(), self.format);
-        let opened = tokio::task::spawn_blocking(move || text::open(&path, format));
-        let (file, end) = opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let opened = tokio::task::spawn_blocking(move || {
+            // Asked before: opening it may cut off a part of a line.
+            let written = std::fs::metadata(&path).and_then(|file| file.modified()).ok();
+            Ok::<_, std::io::Error>((text::open(&path, format)?, written))
+        });
+        let ((file, end), written) = opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let since_epoch = written.and_then(|written| written.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let written = since_epoch.map(|since| Timestamp::EPOCH.after(since));
         let mut file = tokio::fs::File::from_std(file);
-        let from = self.place(&end).await.map_err(|e| chain(&e))?;
+        let from = self.place(&end, written).await.map_err(|e| chain(&e))?;
         let subject = subjects::detections(&self.scenario);
         let mut tail = Tail::new(self.nats.jetstream.clone(), subjects::DETECTIONS, subject, from);
         let mut lines = String::new();
@@ -150,10 +160,12 @@ impl Writer {
     }
 
     /// Where in the stream to go on: not behind the first result that is not in the file.
-    async fn place(&self, end: &End) -> Result<u64, detections::DetectionsError> {
+    async fn place(&self, end: &End, written: Option<Timestamp>) -> Result<u64, detections::DetectionsError> {
         // Asked first: what is stored after it lies behind it.
         let last = detections::last(&self.nats, &self.scenario).await?.unwrap_or(0);
-        let Some(since) = end.taken.or_else(|| self.run.made_at()) else { return Ok(1) };
+        // Frames of images may say any time; what is in the file was stored before it was last written.
+        let taken = end.taken.map(|taken| written.map_or(taken, |written| taken.min(written)));
+        let Some(since) = taken.or_else(|| self.run.made_at()) else { return Ok(1) };
         let since = Timestamp::from_millis(since.as_millis() - CLOCKS);
         Ok(detections::first(&self.nats, &self.scenario, Moment::Time(since)).await?.unwrap_or(last + 1))
     }

@@ -14,9 +14,8 @@ use std::{
 };
 
 use async_nats::jetstream::{
-    self, ErrorCode,
+    self,
     consumer::{AckPolicy, DeliverPolicy, pull},
-    context::ConsumerInfoErrorKind,
 };
 use futures::TryStreamExt;
 use kadr_shared::{
@@ -29,6 +28,7 @@ use tracing::{debug, warn};
 use crate::{
     meter::{Meter, Trouble},
     patience::{REQUEST, RETRY, answered},
+    starts::is_missing,
 };
 
 /// Between two looks for results that nobody delivers.
@@ -88,6 +88,7 @@ impl Hooks {
     /// delivered.
     pub(crate) async fn expect(&self, scenario: &ScenarioId, webhook: &Webhook, meter: &Arc<Meter>) {
         let shared = &self.shared;
+        lock(&shared.meters).insert(scenario.clone(), Arc::downgrade(meter));
         loop {
             let error = match answered(&shared.nats, 2 * REQUEST, make(&shared.nats, scenario, webhook)).await {
                 Some(Ok(())) => break,
@@ -95,9 +96,10 @@ impl Hooks {
                 None => "no answer from NATS".to_owned(),
             };
             warn!(%scenario, error, "the webhook can't be made ready, trying again");
+            shared.tell(scenario, Some(format!("the webhook can't be made ready: {error}")));
             sleep(RETRY).await;
         }
-        lock(&shared.meters).insert(scenario.clone(), Arc::downgrade(meter));
+        shared.tell(scenario, None);
         shared.take_up(scenario.clone());
     }
 
@@ -106,8 +108,9 @@ impl Hooks {
     pub(crate) fn expect_none(&self, scenario: &ScenarioId) -> AbortOnDropHandle<()> {
         let (nats, scenario) = (self.shared.nats.clone(), scenario.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Some(Err(error)) = answered(&nats, 2 * REQUEST, forget(&nats, &scenario)).await {
-                debug!(%scenario, %error, "an earlier webhook can't be taken away");
+            while !matches!(answered(&nats, 2 * REQUEST, forget(&nats, &scenario)).await, Some(Ok(()))) {
+                debug!(%scenario, "an earlier webhook can't be taken away, trying again");
+                sleep(RETRY).await;
             }
         }))
     }
@@ -247,13 +250,5 @@ async fn forget(nats: &Nats, scenario: &ScenarioId) -> Result<(), async_nats::Er
         Ok(_) => Ok(stream.delete_consumer(&name).await.map(|_| ())?),
         Err(error) if is_missing(&error.kind()) => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-fn is_missing(kind: &ConsumerInfoErrorKind) -> bool {
-    match kind {
-        ConsumerInfoErrorKind::NotFound => true,
-        ConsumerInfoErrorKind::JetStream(error) => error.error_code() == ErrorCode::CONSUMER_NOT_FOUND,
-        _ => false,
     }
 }

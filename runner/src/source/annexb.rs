@@ -93,12 +93,12 @@ impl<R: Read> Units<R> {
 
     /// The next unit, without its start code and the zero bytes around it. None: the stream is over.
     fn next(&mut self) -> Result<Option<&[u8]>, SourceError> {
-        // What was given before is not needed any more.
-        if self.begin > CHUNK {
-            self.buffer.drain(..self.begin);
-            self.begin = 0;
-        }
         loop {
+            // What was given, or was nothing, is not needed any more.
+            if self.begin > CHUNK {
+                self.buffer.drain(..self.begin);
+                self.begin = 0;
+            }
             let Some(start) = self.find(self.begin)? else { return Ok(None) };
             let end = self.find(start + 3)?.unwrap_or(self.buffer.len());
             // A unit of nothing but zeros is none.
@@ -177,6 +177,14 @@ mod tests {
         let stream = b"junk\0\0\x01\x67ab\0\0\0\x01\x68\0\x03c\0\0\0\0\0\x01\0\0\0\x01\x65\0\0\x03\x01d\0\0";
         assert_eq!(units(stream), [&b"\x67ab"[..], b"\x68\0\x03c", b"\x65\0\0\x03\x01d"]);
         assert!(units(b"").is_empty() && units(b"\0\0").is_empty() && units(b"\0\0\x01").is_empty());
+    }
+
+    #[test]
+    fn nothing_but_start_codes_is_not_kept() {
+        let nothing = b"\0\0\x01".repeat(1 << 20);
+        let mut units = Units::new(Cursor::new(&nothing));
+        assert_eq!(units.next().unwrap(), None);
+        assert!(units.buffer.capacity() < 8 * CHUNK, "{} bytes", units.buffer.capacity());
     }
 
     #[test]

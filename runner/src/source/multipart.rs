@@ -24,10 +24,13 @@ pub enum MultipartError {
 /// Cuts a stream into parts.
 #[derive(Debug)]
 pub struct Parts {
-    /// With its dashes; none: the first line that looks like one.
+    /// Without the dashes before it, of which some announce two more and some send two more; none: the first line that looks
+    /// like one.
     boundary: Option<Vec<u8>>,
     buffer: Vec<u8>,
-    /// Up to where the buffer was searched in vain.
+    /// What was done with at the buffer's front: it goes when more comes, once for all.
+    done: usize,
+    /// Up to where the rest was searched in vain.
     searched: usize,
     at: Place,
 }
@@ -45,14 +48,11 @@ enum Place {
 impl Parts {
     /// `boundary` as the answer's header announces it, if it does.
     pub fn new(boundary: Option<&str>) -> Self {
-        let boundary = boundary.map(|text| {
-            // Some announce the dashes, too.
-            let text = text.trim_start_matches("--");
-            format!("--{text}").into_bytes()
-        });
+        let boundary = boundary.map(|text| text.trim_start_matches('-').as_bytes().to_vec());
         Self {
-            boundary: boundary.filter(|boundary| (3..=BOUNDARY_MOST).contains(&boundary.len())),
+            boundary: boundary.filter(|boundary| (1..=BOUNDARY_MOST).contains(&boundary.len())),
             buffer: Vec::new(),
+            done: 0,
             searched: 0,
             at: Place::Between,
         }
@@ -60,7 +60,13 @@ impl Parts {
 
     /// Takes what came. To be called when [`next_part`](Self::next_part) gave none: then little is left in the buffer.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.done.min(self.buffer.len()));
+        self.done = 0;
         self.buffer.extend_from_slice(bytes);
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.done..).unwrap_or_default()
     }
 
     /// Whether the stream said that it is over.
@@ -75,19 +81,19 @@ impl Parts {
                 Place::Between => self.between(),
                 Place::Headers => self.headers()?,
                 Place::Body(Some(length)) => {
-                    if self.buffer.len() < length {
+                    if self.rest().len() < length {
                         return Ok(None);
                     }
                     return Ok(Some(self.part(length, length)));
                 }
                 Place::Body(None) => {
                     let Some((end, behind)) = self.next_boundary() else {
-                        return if self.buffer.len() > PART_MOST { Err(MultipartError::Part) } else { Ok(None) };
+                        return if self.rest().len() > PART_MOST { Err(MultipartError::Part) } else { Ok(None) };
                     };
                     return Ok(Some(self.part(end, behind)));
                 }
                 Place::End => {
-                    self.buffer.clear();
+                    self.drop_front(self.rest().len());
                     false
                 }
             };
@@ -99,26 +105,31 @@ impl Parts {
 
     /// Skips lines up to a boundary.
     fn between(&mut self) -> bool {
-        while let Some((line, behind)) = line(&self.buffer, self.searched) {
-            if self.boundary.is_none() && line.starts_with(b"--") && (3..=BOUNDARY_MOST).contains(&line.len()) {
-                self.boundary = Some(line.to_vec());
+        while let Some((line, behind)) = line(self.rest(), self.searched) {
+            let (text, dashes) = without_dashes(line);
+            let mut found = self.boundary.as_deref().filter(|_| dashes >= 2).and_then(|core| text.strip_prefix(core));
+            let learned = self.boundary.is_none() && dashes >= 2 && (1..=BOUNDARY_MOST).contains(&text.len());
+            if learned {
+                found = Some(b"");
             }
-            let boundary = self.boundary.as_deref();
-            let rest = boundary.and_then(|boundary| line.strip_prefix(boundary)).map(<[u8]>::trim_ascii);
-            self.at = match rest {
+            let place = match found.map(<[u8]>::trim_ascii) {
                 Some(b"") => Place::Headers,
                 Some(b"--") => Place::End,
                 _ => Place::Between,
             };
+            if learned {
+                self.boundary = Some(text.to_vec());
+            }
+            self.at = place;
             self.drop_front(behind);
             if self.at != Place::Between {
                 return true;
             }
         }
         // The end of a line may lie across.
-        self.searched = self.buffer.len();
-        if self.buffer.len() > LINE_MOST {
-            self.drop_front(self.buffer.len());
+        self.searched = self.rest().len();
+        if self.searched > LINE_MOST {
+            self.drop_front(self.searched);
         }
         false
     }
@@ -126,7 +137,7 @@ impl Parts {
     /// Reads a part's header lines; all but its length are of no interest.
     fn headers(&mut self) -> Result<bool, MultipartError> {
         let (mut at, mut length) = (0, None);
-        while let Some((line, behind)) = line_from(&self.buffer, at) {
+        while let Some((line, behind)) = line_from(self.rest(), at) {
             if line.is_empty() {
                 self.at = Place::Body(length);
                 self.drop_front(behind);
@@ -146,42 +157,51 @@ impl Parts {
                 return Err(MultipartError::Headers);
             }
         }
-        if self.buffer.len() > HEADERS_MOST { Err(MultipartError::Headers) } else { Ok(false) }
+        if self.rest().len() > HEADERS_MOST { Err(MultipartError::Headers) } else { Ok(false) }
     }
 
     /// Where the part ends that goes on to the next boundary, and where that begins. The line break before a boundary is its
     /// own.
     fn next_boundary(&mut self) -> Option<(usize, usize)> {
-        let boundary = self.boundary.as_deref()?;
+        let core = self.boundary.as_deref()?;
+        let rest = self.buffer.get(self.done..).unwrap_or_default();
         let mut at = self.searched;
-        while let Some(found) = find(self.buffer.get(at..)?, boundary) {
-            let start = at + found;
-            let before = self.buffer.get(..start).unwrap_or_default();
-            if start == 0 {
+        while let Some(found) = find(rest.get(at..)?, core) {
+            let before = rest.get(..at + found).unwrap_or_default();
+            let dashes = before.iter().rev().take_while(|&&byte| byte == b'-').count();
+            let start = before.len() - dashes;
+            if dashes >= 2 && start == 0 {
                 return Some((0, 0));
             }
-            if let Some(before) = before.strip_suffix(b"\n") {
-                return Some((before.strip_suffix(b"\r").unwrap_or(before).len(), start));
+            if dashes >= 2
+                && let Some(part) = rest.get(..start).unwrap_or_default().strip_suffix(b"\n")
+            {
+                return Some((part.strip_suffix(b"\r").unwrap_or(part).len(), start));
             }
-            at = start + 1;
+            at += found + 1;
         }
-        self.searched = self.buffer.len().saturating_sub(boundary.len()).max(self.searched);
+        self.searched = rest.len().saturating_sub(core.len()).max(self.searched);
         None
     }
 
     /// Takes the part out that ends at `end`; `behind` is what is looked at next.
     fn part(&mut self, end: usize, behind: usize) -> Vec<u8> {
-        let rest = self.buffer.split_off(behind.min(self.buffer.len()));
-        let mut part = std::mem::replace(&mut self.buffer, rest);
-        part.truncate(end);
-        (self.at, self.searched) = (Place::Between, 0);
+        let part = self.rest().get(..end).unwrap_or_default().to_vec();
+        self.drop_front(behind);
+        self.at = Place::Between;
         part
     }
 
     fn drop_front(&mut self, count: usize) {
-        self.buffer.drain(..count.min(self.buffer.len()));
+        self.done += count.min(self.rest().len());
         self.searched = 0;
     }
+}
+
+/// A line without the dashes that it begins with, and how many these are.
+fn without_dashes(line: &[u8]) -> (&[u8], usize) {
+    let dashes = line.iter().take_while(|&&byte| byte == b'-').count();
+    (line.get(dashes..).unwrap_or_default(), dashes)
 }
 
 /// The line that `buffer` begins with, without its end, and where the next one begins; `searched` bytes have no end in them.
@@ -253,6 +273,14 @@ mod tests {
     }
 
     #[test]
+    fn a_boundary_may_have_dashes_of_its_own() {
+        let stream = b"----my\r\nContent-Length: 3\r\n\r\none\r\n----my\r\n\r\ntwo\r\n----my--\r\n";
+        for boundary in [Some("--my"), Some("my"), Some("----my"), None] {
+            assert_eq!(parts(boundary, stream, 4).unwrap(), [b"one", b"two"], "{boundary:?}");
+        }
+    }
+
+    #[test]
     fn a_wrong_length_costs_a_part_and_no_more() {
         let stream = b"--b\r\nContent-Length: 2\r\n\r\nlonger\r\n--b\r\nContent-Length: 30\r\n\r\nshorter\r\n--b\r\n\r\nlost\r\n\
                        --b\r\nContent-Length: none\r\n\r\nin the part before\r\n--b\r\n\r\nfine\r\n--b\r\n";
@@ -273,7 +301,7 @@ mod tests {
         for _ in 0..100 {
             cut.push(&[b'-'; 1_000]);
             assert_eq!(cut.next_part(), Ok(None));
-            assert!(cut.buffer.len() <= LINE_MOST, "what is no boundary is not kept");
+            assert!(cut.rest().len() <= LINE_MOST, "what is no boundary is not kept");
         }
     }
 

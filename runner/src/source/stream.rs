@@ -62,20 +62,8 @@ impl ImageStream {
         let answered = answered.unwrap_or(Err(SourceError::Silent { what: "answer", after: answer }))?;
         let (mailbox, busy) = (Mailbox::default(), Arc::<AtomicU64>::default());
         let receiver = runtime.spawn(http::receive(answered, mailbox.clone(), busy.clone()));
-        let mut stream = Self {
-            runtime,
-            stop,
-            mailbox,
-            receiver,
-            idle: Some(access.deadlines.idle),
-            client: None,
-            first: None,
-            unanswered: None,
-            began: None,
-            given: 0,
-            busy,
-            unreadable: 0,
-        };
+        let mut stream = Self::new(runtime, stop, mailbox, receiver, busy);
+        stream.idle = Some(access.deadlines.idle);
         stream.first = Some(stream.next_picture(Some(access.deadlines.first_frame))?);
         Ok(stream)
     }
@@ -88,20 +76,32 @@ impl ImageStream {
             subscribed.unwrap_or_else(|| Err(SourceError::Session { what: "NATS does not answer".into() }))?;
         let (mailbox, busy) = (Mailbox::default(), Arc::<AtomicU64>::default());
         let receiver = runtime.spawn(from.clone().receive(subscriber, mailbox.clone(), busy.clone()));
-        Ok(Self {
+        let mut stream = Self::new(runtime, stop, mailbox, receiver, busy);
+        stream.client = from.answers().cloned();
+        Ok(stream)
+    }
+
+    fn new(
+        runtime: Handle,
+        stop: CancellationToken,
+        mailbox: Mailbox,
+        receiver: JoinHandle<()>,
+        busy: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
             runtime,
             stop,
             mailbox,
             receiver,
             idle: None,
-            client: from.answers().cloned(),
+            client: None,
             first: None,
             unanswered: None,
             began: None,
             given: 0,
             busy,
             unreadable: 0,
-        })
+        }
     }
 
     /// The next one that can be read; an error if there is none in time.

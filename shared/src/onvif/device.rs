@@ -113,7 +113,8 @@ impl Device {
     fn service(&self, answer: &str) -> Result<Option<Media>, OnvifError> {
         let document = xml::parse(answer)?;
         let find = |namespace| {
-            let mut services = xml::all(document.root(), "Service");
+            // Each is looked through: a hostile answer could nest thousands.
+            let mut services = xml::all(document.root(), "Service").take(MOST);
             let service = services.find(|service| xml::text(*service, &["Namespace"]) == Some(namespace))?;
             Some(Media { address: self.web(xml::text(service, &["XAddr"])?)?, namespace })
         };

@@ -99,8 +99,10 @@ struct Answer {
 
 /// Looks for devices, and asks each for its profiles. Ordered by their addresses.
 pub async fn discover(search: &Search) -> Result<Vec<Found>, DiscoverError> {
+    // For all of it: what a device has not told by then it is too slow for.
+    let end = Instant::now() + search.wait + search.patience;
     let mut answers = match &search.host {
-        Some(host) => ask_host(search, host).await?,
+        Some(host) => ask_host(search, host, end - search.patience / 2).await?,
         None => ask_all(search).await?,
     };
     answers.truncate(MOST);
@@ -108,13 +110,13 @@ pub async fn discover(search: &Search) -> Result<Vec<Found>, DiscoverError> {
         let Answer { address, name, hardware } = answer;
         let profiles = async { Device::open(address.clone(), search.credentials.clone()).await?.profiles().await };
         let late = || Err(OnvifError::Silent { address: address.host_str().unwrap_or_default().to_owned() });
-        let profiles = timeout(search.patience, profiles).await.unwrap_or_else(|_| late());
+        let profiles = timeout_at(end, profiles).await.unwrap_or_else(|_| late());
         Found { address, name, hardware, profiles }
     });
     Ok(stream::iter(found).buffered(AT_A_TIME).collect().await)
 }
 
-async fn ask_host(search: &Search, host: &str) -> Result<Vec<Answer>, DiscoverError> {
+async fn ask_host(search: &Search, host: &str, end: Instant) -> Result<Vec<Answer>, DiscoverError> {
     if host.is_empty() {
         return Err(DiscoverError::Host);
     }
@@ -132,7 +134,7 @@ async fn ask_host(search: &Search, host: &str) -> Result<Vec<Answer>, DiscoverEr
         return Ok(merged(answers));
     }
     // It may answer on the web only, or the question does not get through.
-    match timeout(search.patience, Device::open(web.clone(), None)).await {
+    match timeout_at(end, Device::open(web.clone(), None)).await {
         Ok(Ok(_)) => Ok(vec![Answer { address: web, name: None, hardware: None }]),
         Ok(Err(error)) => {
             debug!(%error, "no device at the host's web server");
