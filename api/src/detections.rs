@@ -45,10 +45,12 @@ pub(crate) async fn page(
     let Some(end) = detections::last(nats, scenario).await?.filter(|end| *end >= from) else { return Ok(page) };
     resume(nats, scenario, from, &mut selection).await?;
     let mut tail = tail(nats, scenario, from);
+    let mut reached = from;
     let read = async {
         for _ in 0..LOOKED_THROUGH {
             let entry = tail.next().await;
             let seq = entry.seq;
+            reached = seq + 1;
             if seq <= end {
                 page.found.extend(pass(&entry, &mut selection));
             }
@@ -58,7 +60,14 @@ pub(crate) async fn page(
             }
         }
     };
-    timeout(PAGE_DEADLINE, read).await?;
+    let read = timeout(PAGE_DEADLINE, read).await;
+    if let Err(late) = read {
+        // What is rare takes long to find: as far as it was looked through, it is a page.
+        if reached == from {
+            return Err(late.into());
+        }
+        page.next = Some(reached);
+    }
     Ok(page)
 }
 

@@ -11,13 +11,14 @@ mod frames;
 mod health;
 mod middleware;
 mod params;
+mod pump;
 mod recordings;
 mod scenarios;
 mod video;
 
 use std::sync::Arc;
 
-use kadr_shared::{catalog::Catalog, nats::Nats, secret::SecretKey};
+use kadr_shared::{catalog::Catalog, id::ScenarioId, nats::Nats, secret::SecretKey};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, Route, get, handler, web::Redirect};
 use poem_openapi::{OpenApiService, Tags};
 use tokio::sync::{Semaphore, watch};
@@ -86,6 +87,12 @@ impl Services {
             Some(seq) => freshness::reach(&self.nats, &self.position, seq).await,
             None => Ok(()),
         }
+    }
+
+    /// Nothing, if the scenario is there.
+    async fn exists(&self, id: &ScenarioId) -> Result<(), Problem> {
+        let read = self.model.scenario(id).await?;
+        if read.found.is_some_and(|state| state.exists()) { Ok(()) } else { Err(Problem::no_such_scenario()) }
     }
 }
 

@@ -166,6 +166,11 @@ pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 const LONGEST_DETAIL: usize = 2000;
 
 impl Problem {
+    /// For what asks for a scenario that has to exist.
+    pub(crate) fn no_such_scenario() -> Self {
+        Self::new(ProblemName::NotFound, "there is no scenario of this id: see /v1/scenarios for those that exist")
+    }
+
     pub(crate) fn new(name: ProblemName, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
         if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {

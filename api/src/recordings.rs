@@ -24,8 +24,8 @@ use crate::video::fmp4;
 
 /// A question to NATS that takes longer has failed.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
-/// The server forgets a consumer after this.
-const FORGET: Duration = Duration::from_secs(30);
+/// The server forgets a consumer that nobody asks for so long: a player whose buffer is full takes nothing for a while.
+const FORGET: Duration = Duration::from_secs(600);
 /// Messages are stored some seconds after they begin, and cameras' clocks may be wrong by less than this.
 const CLOCKS: Duration = Duration::from_secs(75);
 /// Messages with less between them are one recording.
@@ -59,7 +59,7 @@ pub(crate) async fn spans(nats: &Nats, scenario: &ScenarioId) -> Result<Vec<Span
 
 /// A clip from the key frame at or before `from` up to `to`. `None`: nothing of it is recorded.
 ///
-/// It ends where the camera's pictures become others (another size): the rest is another clip.
+/// It ends where the camera's pictures become others (another size), and with its run: the rest is another clip.
 pub(crate) async fn clip(
     nats: &Nats,
     scenario: &ScenarioId,
@@ -136,7 +136,9 @@ impl Clip {
     /// Whether pictures can be shown by the beginning that was written.
     fn goes_on(&self, units: &[AccessUnit]) -> bool {
         let (Some(first), Some(unit)) = (&self.first, units.first()) else { return false };
-        unit.stream == first.stream || unit.key && unit.parameter_sets() == first.parameter_sets()
+        // Times of another run begin anew.
+        let like_it = unit.stream == first.stream || unit.key && unit.parameter_sets() == first.parameter_sets();
+        unit.run == first.run && like_it
     }
 
     async fn fragment(&mut self) -> Result<Option<Bytes>, RecordingsError> {
@@ -199,6 +201,7 @@ impl Reader {
     async fn next(&mut self) -> Result<Option<(Span, Bytes)>, RecordingsError> {
         while self.batch.is_empty() && self.left > 0 {
             let most = usize::try_from(self.consumer.cached_info().config.max_batch).unwrap_or(1).max(1);
+            let left_before = self.left;
             let batch = async {
                 let mut batch = Vec::new();
                 let mut messages =
@@ -219,7 +222,8 @@ impl Reader {
             };
             let mut batch = timeout(ASK_DEADLINE, batch).await??;
             batch.reverse();
-            if batch.is_empty() {
+            // Nothing came at all: it was taken away meanwhile.
+            if self.left == left_before {
                 self.left = 0;
             }
             self.batch = batch;

@@ -7,6 +7,7 @@
 mod channel;
 pub(crate) mod fmp4;
 pub(crate) mod hls;
+mod images;
 pub(crate) mod presence;
 mod viewer;
 
@@ -15,18 +16,19 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use kadr_shared::{id::ScenarioId, nats::Nats};
+use async_nats::SubscribeError;
+use kadr_shared::{id::ScenarioId, nats::Nats, subjects};
 use tokio_util::sync::CancellationToken;
 
 use self::channel::Channel;
-pub(crate) use self::viewer::Viewer;
+pub(crate) use self::{images::Images, viewer::Viewer};
 
 /// All scenarios that are watched by way of this API.
 #[derive(Clone)]
 pub(crate) struct Hub {
     nats: Nats,
     stop: CancellationToken,
-    // Bounded by the scenarios that there are: a channel that nobody watches ends and goes.
+    // Bounded by the scenarios that run, which callers ask for first: a channel that nobody watches ends and goes.
     channels: Arc<Mutex<HashMap<ScenarioId, Arc<Channel>>>>,
 }
 
@@ -34,10 +36,6 @@ impl Hub {
     /// `stop` ends all channels, and with them their viewers.
     pub(crate) fn new(nats: Nats, stop: CancellationToken) -> Self {
         Self { nats, stop, channels: Arc::default() }
-    }
-
-    pub(crate) const fn nats(&self) -> &Nats {
-        &self.nats
     }
 
     /// The channel of a scenario; one that there was not begins to be read.
@@ -69,8 +67,10 @@ impl Hub {
         Viewer::new(self.channel(scenario), self.stop.clone())
     }
 
-    /// Watches it as JPEG images: those come by themselves, this makes them come.
-    pub(crate) fn watch_images(&self, scenario: &ScenarioId) -> channel::Watch {
-        channel::Watch::new(self.channel(scenario), channel::Kind::Images)
+    /// Watches it as JPEG images.
+    pub(crate) async fn watch_images(&self, scenario: &ScenarioId) -> Result<Images, SubscribeError> {
+        // Listened for before they are asked for.
+        let images = self.nats.client.subscribe(subjects::images(scenario)).await?;
+        Ok(Images::new(channel::Watch::new(self.channel(scenario), channel::Kind::Images), images))
     }
 }

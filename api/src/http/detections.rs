@@ -7,7 +7,6 @@ use kadr_shared::{
     csv,
     detections::DetectionsError,
     filter::{Filter, Selection},
-    id::ScenarioId,
     telemetry::chain,
 };
 use poem::{IntoResponse, Response, http::header, web::sse::Event};
@@ -23,6 +22,7 @@ use super::{
     Part, Services,
     answers::ReadProblems,
     params::{ConfidenceParam, IdParam, RateParam, default_limit, from_the_first},
+    pump::pumped,
 };
 use crate::{
     body::{Body, Results, StoredResult},
@@ -78,7 +78,7 @@ impl DetectionsApi {
     ) -> Result<PageAnswer, Failure<ReadProblems>> {
         let IdParam(id) = id.0;
         let selection = selection(class.0, confidence.0, rate.0)?;
-        self.exists(&id).await?;
+        self.services.exists(&id).await?;
         let page = detections::page(&self.services.nats, &id, from.0, limit.0 as usize, selection).await;
         Ok(PageAnswer { format: format.0, page: page.map_err(unread)? })
     }
@@ -105,27 +105,20 @@ impl DetectionsApi {
     ) -> Result<EventStream<futures::stream::BoxStream<'static, StoredResult>>, Failure<ReadProblems>> {
         let IdParam(id) = id.0;
         let selection = selection(class.0, confidence.0, rate.0)?;
-        self.exists(&id).await?;
+        self.services.exists(&id).await?;
         let Services { nats, closing, listeners, .. } = &*self.services;
         let permit = listeners.clone().try_acquire_owned().map_err(|_| {
             Problem::new(ProblemName::Unavailable, "this API has as many listeners as it can serve: try another one")
         })?;
         let from = last.0.map(|last| last.saturating_add(1)).or(from.0);
         let live: Live = detections::live(nats, &id, from, selection, closing.clone(), permit).await.map_err(unread)?;
-        let results = live.map(|(seq, result)| StoredResult::new(seq, result)).boxed();
+        let results = pumped(live.map(|(seq, result)| StoredResult::new(seq, result)), closing.clone()).boxed();
         let events = EventStream::new(results).keep_alive(KEEP_ALIVE);
         Ok(events.to_event(|result| match serde_json::to_string(&result) {
             Ok(data) => Event::message(data).id(result.seq.to_string()).event_type("detections"),
             // Numbers and texts are always written.
             Err(_) => Event::retry(RETRY_MS),
         }))
-    }
-}
-
-impl DetectionsApi {
-    async fn exists(&self, id: &ScenarioId) -> Result<(), Problem> {
-        let read = self.services.model.scenario(id).await?;
-        if read.found.is_some_and(|state| state.exists()) { Ok(()) } else { Err(super::scenarios::no_such()) }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     problem::{Failure, Problem, ProblemName},
 };
 
-/// For devices' profiles: with the longest wait it is less than a request may take.
+/// For devices' profiles, all together: with the longest wait it is less than a request may take.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 pub(super) struct DiscoverApi {

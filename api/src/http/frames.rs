@@ -19,7 +19,7 @@ use poem_openapi::{
     payload::Binary,
 };
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     Part, Services,
@@ -35,6 +35,7 @@ const ROOM: usize = 16;
 /// Of a message, for its subject and headers.
 const OVERHEAD: usize = 4 << 10;
 /// A runner decodes an image in much less.
+const BODY_DEADLINE: Duration = Duration::from_secs(3);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 pub(super) struct FramesApi {
@@ -113,7 +114,12 @@ impl FramesApi {
             Image::Jpeg(Binary(body)) => (body, &b"\xff\xd8\xff"[..], "JPEG"),
             Image::Png(Binary(body)) => (body, &b"\x89PNG\r\n\x1a\n"[..], "PNG"),
         };
-        let body = body.into_bytes_limit(most).await.map_err(|error| match error {
+        // Who sends slowly has a place that others want.
+        let body = timeout(BODY_DEADLINE, body.into_bytes_limit(most)).await.map_err(|_| {
+            let detail = format!("the image did not arrive within {} s", BODY_DEADLINE.as_secs());
+            Problem::new(ProblemName::BadRequest, detail)
+        })?;
+        let body = body.map_err(|error| match error {
             ReadBodyError::PayloadTooLarge => {
                 Problem::new(ProblemName::BodyTooLarge, format!("an image has at most {most} bytes"))
             }
@@ -160,8 +166,7 @@ fn unavailable(detail: &str) -> Problem {
 /// Whether a scenario in this state takes images.
 fn may_send(state: Option<&State>) -> Result<(), Problem> {
     let Some(state) = state.filter(|state| state.exists()) else {
-        let detail = "there is no scenario of this id: see /v1/scenarios for those that exist";
-        return Err(Problem::new(ProblemName::NotFound, detail));
+        return Err(Problem::no_such_scenario());
     };
     let settings = state.run.as_ref().map(|run| &*run.settings).or(state.settings.as_ref());
     if settings.is_none_or(|settings| settings.source.url != SourceUrl::Push) {

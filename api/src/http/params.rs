@@ -14,8 +14,17 @@ use poem_openapi::{
     types::{ParseError, ParseFromParameter, ParseResult, Type},
 };
 
-macro_rules! name_parameter {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $schema:literal, $pattern:literal) => {
+fn text(pattern: &str) -> MetaSchema {
+    MetaSchema { pattern: Some(pattern.to_owned()), ..MetaSchema::new("string") }
+}
+
+fn number(least: f64, most: f64) -> MetaSchema {
+    MetaSchema { minimum: Some(least), maximum: Some(most), ..MetaSchema::new("number") }
+}
+
+/// A type of the domain as a parameter: its name in the document, and what is said there of its form.
+macro_rules! parameter {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $schema:literal, $form:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub(super) struct $name(pub(super) $inner);
@@ -30,8 +39,7 @@ macro_rules! name_parameter {
             }
 
             fn schema_ref() -> MetaSchemaRef {
-                let schema = MetaSchema { pattern: Some($pattern.to_owned()), ..MetaSchema::new("string") };
-                MetaSchemaRef::Inline(Box::new(schema))
+                MetaSchemaRef::Inline(Box::new($form))
             }
 
             fn as_raw_value(&self) -> Option<&Self> {
@@ -52,85 +60,46 @@ macro_rules! name_parameter {
     };
 }
 
-name_parameter!(
+parameter!(
     /// A scenario's id.
     IdParam(ScenarioId),
     "string_scenario_id",
-    "^[a-z0-9][a-z0-9_-]{0,62}$"
+    text("^[a-z0-9][a-z0-9_-]{0,62}$")
 );
 
-name_parameter!(
+parameter!(
     /// A command's key.
     KeyParam(CommandId),
     "string_command_key",
-    "^[A-Za-z0-9_-]{1,128}$"
+    text("^[A-Za-z0-9_-]{1,128}$")
 );
 
-name_parameter!(
+parameter!(
     /// A place in the past.
     AtParam(At),
     "string_moment",
-    "^([0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$"
+    text("^([0-9]+|[0-9]{4}-[0-9]{2}-[0-9]{2}T.+)$")
 );
 
-macro_rules! number_parameter {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $schema:literal, $least:literal, $most:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy)]
-        pub(super) struct $name(pub(super) $inner);
-
-        impl Type for $name {
-            const IS_REQUIRED: bool = true;
-            type RawValueType = Self;
-            type RawElementValueType = Self;
-
-            fn name() -> Cow<'static, str> {
-                $schema.into()
-            }
-
-            fn schema_ref() -> MetaSchemaRef {
-                let bounds = MetaSchema { minimum: Some($least), maximum: Some($most), ..MetaSchema::new("number") };
-                MetaSchemaRef::Inline(Box::new(bounds))
-            }
-
-            fn as_raw_value(&self) -> Option<&Self> {
-                Some(self)
-            }
-
-            fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-                Box::new(std::iter::once(self))
-            }
-        }
-
-        impl ParseFromParameter for $name {
-            fn parse_from_parameter(value: &str) -> ParseResult<Self> {
-                value.parse().map(Self).map_err(ParseError::custom)
-            }
-        }
-    };
-}
-
-number_parameter!(
+parameter!(
     /// The least confidence.
     ConfidenceParam(Ratio),
     "number_confidence",
-    0.0,
-    1.0
+    number(0.0, 1.0)
 );
 
-number_parameter!(
+parameter!(
     /// Results a second.
     RateParam(Rate),
     "number_rate",
-    0.01,
-    1000.0
+    number(0.01, 1000.0)
 );
 
-name_parameter!(
+parameter!(
     /// When something was.
     TimeParam(Timestamp),
     "string_time",
-    "^[0-9]{4}-[0-9]{2}-[0-9]{2}T.+$"
+    text("^[0-9]{4}-[0-9]{2}-[0-9]{2}T.+$")
 );
 
 /// A moment as it comes in an address, where a `+` that is not written as `%2B` arrives as a space.

@@ -63,6 +63,7 @@ impl RecordingsApi {
     #[oai(path = "/v1/scenarios/:id/recordings", method = "get", operation_id = "list_recordings")]
     async fn list(&self, id: Path<IdParam>) -> Result<Body<Recordings>, Failure<RecordingProblems>> {
         let Path(IdParam(id)) = id;
+        self.services.exists(&id).await?;
         let spans = recordings::spans(&self.services.nats, &id).await?;
         let show = |span: &kadr_shared::message::recording::Span| RecordedSpan {
             from: span.from.to_string(),
@@ -74,8 +75,8 @@ impl RecordingsApi {
 
     /// A clip of what is recorded
     ///
-    /// It begins with the key frame at or before `from`, some seconds earlier at most, and ends where the camera's pictures
-    /// become larger or smaller.
+    /// It begins with the key frame at or before `from`, and ends where the camera's pictures become larger or smaller, or the
+    /// run ends: ask for the rest by itself.
     #[oai(path = "/v1/scenarios/:id/clip", method = "get", operation_id = "get_clip")]
     async fn clip(
         &self,
@@ -99,6 +100,7 @@ impl RecordingsApi {
             let detail = "to has to be later than from, by an hour at most";
             return Err(Problem::new(ProblemName::BadRequest, detail).into());
         }
+        self.services.exists(&id).await?;
         let clip = recordings::clip(&self.services.nats, &id, from, to).await?.ok_or_else(|| {
             Problem::new(
                 ProblemName::NotFound,

@@ -80,7 +80,7 @@ impl ScenariosApi {
         let read = self.services.model.scenario(&id).await?;
         match read.found.and_then(|state| self.show(&id, &state, read.seq)) {
             Some(scenario) => Ok(Body(scenario)),
-            None => Err(no_such().into()),
+            None => Err(Problem::no_such_scenario().into()),
         }
     }
 
@@ -247,11 +247,6 @@ impl ScenariosApi {
         };
         Err(Problem::new(ProblemName::NotFound, detail))
     }
-}
-
-/// For what asks for a scenario that has to exist.
-pub(super) fn no_such() -> Problem {
-    Problem::new(ProblemName::NotFound, "there is no scenario of this id: see /v1/scenarios for those that exist")
 }
 
 /// For what asks for a log, which a deleted scenario has, too.

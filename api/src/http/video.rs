@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use kadr_shared::{id::ScenarioId, message::video::AccessUnit, subjects};
+use kadr_shared::{
+    id::{RunId, ScenarioId},
+    message::video::AccessUnit,
+};
 use poem::Body;
 use poem_openapi::{
     ApiResponse, OpenApi,
@@ -18,7 +21,7 @@ use poem_openapi::{
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Part, Services, answers::VideoProblems, params::IdParam};
+use super::{Part, Services, answers::VideoProblems, params::IdParam, pump::pumped};
 use crate::{
     problem::{Failure, Problem, ProblemName},
     video::{
@@ -88,12 +91,13 @@ impl VideoApi {
             return Err(self.no_picture(&id).await.into());
         };
         let first = first.ok_or_else(ending)?;
-        let packer = Packer { next: Some(first), viewer, services: self.services.clone(), id, shown: None, number: 0 };
+        let (services, run) = (self.services.clone(), first.run);
+        let packer = Packer { next: Some(first), viewer, services, id, run, shown: None, number: 0 };
         let fragments = futures::stream::unfold(packer, |mut packer| async move {
             let bytes = packer.next().await?;
-            Some((Ok::<_, std::io::Error>(bytes), packer))
+            Some((bytes, packer))
         });
-        Ok(Mp4Answer::Video(Binary(Body::from_bytes_stream(fragments)), no_store()))
+        Ok(Mp4Answer::Video(Binary(self.body(fragments)), no_store()))
     }
 
     /// The video as a playlist of segments (HLS)
@@ -122,6 +126,7 @@ impl VideoApi {
         let Path(IdParam(id)) = id;
         let gone = || Problem::new(ProblemName::NotFound, "there is no such part any more: read the playlist again");
         let part = hls::Part::parse(&part.0).ok_or_else(gone)?;
+        self.runs(&id).await?;
         let channel = self.services.hub.channel(&id);
         channel.list();
         // Another API may have listed it a moment ago.
@@ -140,33 +145,21 @@ impl VideoApi {
     async fn images(&self, id: Path<IdParam>) -> Result<ImagesAnswer, Failure<VideoProblems>> {
         let Path(IdParam(id)) = id;
         self.runs(&id).await?;
-        let hub = &self.services.hub;
-        let mut images = hub
-            .nats()
-            .client
-            .subscribe(subjects::images(&id))
-            .await
+        let images = self.services.hub.watch_images(&id).await;
+        let mut images = images
             .map_err(|error| Problem::new(ProblemName::Unavailable, format!("can't listen for images: {error}")))?;
-        let watch = hub.watch_images(&id);
         let Ok(first) = timeout(FIRST_PICTURE, images.next()).await else {
             return Err(self.no_picture(&id).await.into());
         };
-        let first = first.ok_or_else(ending)?;
-        let services = self.services.clone();
-        let later = futures::stream::unfold((images, services, id, watch), |(mut images, services, id, watch)| async {
-            let message = while_it_runs(&services.model, &id, images.next()).await??;
-            Some((message, (images, services, id, watch)))
+        let first = part_of(&first.ok_or_else(ending)?);
+        let begin = [Bytes::from(format!("--{BOUNDARY}\r\n")), first];
+        let viewer = (images, self.services.clone(), id);
+        let later = futures::stream::unfold(viewer, |(mut images, services, id)| async {
+            let image = while_it_runs(&services.model, &id, images.next()).await??;
+            Some((part_of(&image), (images, services, id)))
         });
-        let parts = futures::stream::once(async { first })
-            .chain(later)
-            .map(|message| Ok::<_, std::io::Error>(part_of(&message.payload)));
-        let begin = futures::stream::once(async { Ok(Bytes::from(format!("--{BOUNDARY}\r\n"))) });
-        Ok(ImagesAnswer::Images(Binary(body(begin.chain(parts))), no_store()))
+        Ok(ImagesAnswer::Images(Binary(self.body(futures::stream::iter(begin).chain(later))), no_store()))
     }
-}
-
-fn body(parts: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Body {
-    Body::from_bytes_stream(parts)
 }
 
 /// An image with what stands before and behind it.
@@ -182,6 +175,8 @@ struct Packer {
     viewer: Viewer,
     services: Arc<Services>,
     id: ScenarioId,
+    /// Another run's times begin anew: it is another video.
+    run: RunId,
     /// The encoder and the time of the picture before, and how long that one was shown, in ticks.
     shown: Option<(u64, u64, u64)>,
     number: u32,
@@ -198,6 +193,9 @@ impl Packer {
             Some(unit) => unit,
             None => while_it_runs(&self.services.model, &self.id, self.viewer.next()).await??,
         };
+        if unit.run != self.run {
+            return None;
+        }
         let at = fmp4::ticks(unit.pts_ms);
         let before = self.shown.filter(|(stream, ..)| *stream == unit.stream);
         // A picture goes out as it comes, before it is known how long it is shown: as long as the one before, it seems.
@@ -220,6 +218,12 @@ impl Packer {
 }
 
 impl VideoApi {
+    /// For as long as the caller takes it.
+    fn body(&self, pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+        let pieces = pumped(pieces, self.services.closing.clone());
+        Body::from_bytes_stream(pieces.map(Ok::<_, std::io::Error>))
+    }
+
     async fn runs(&self, id: &ScenarioId) -> Result<(), Problem> {
         presence::runs(&self.services.model, id).await
     }

@@ -146,7 +146,9 @@ impl Channel {
 
     /// Reads until nobody wants it any more, and says all the time what is watched.
     pub(super) async fn read(&self, nats: &Nats, scenario: &ScenarioId, stop: &CancellationToken) {
-        let mut tail = Tail::volatile(nats.jetstream.clone(), subjects::VIDEO, subjects::video(scenario));
+        // In a task of its own: saying that it is watched must not interrupt what the reader is at.
+        let tail = Tail::volatile(nats.jetstream.clone(), subjects::VIDEO, subjects::video(scenario));
+        let mut pictures = tail.spawn(BEHIND);
         let mut due = interval(RENEWAL);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.is_wanted() {
@@ -155,7 +157,7 @@ impl Channel {
                 _ = due.tick() => self.say(nats, scenario, false).await,
                 () = self.came.notified() => self.say(nats, scenario, true).await,
                 () = self.listed_anew.notified() => self.say(nats, scenario, false).await,
-                entry = tail.next() => {
+                entry = pictures.next() => {
                     let headers = entry.message.headers.clone().unwrap_or_default();
                     match AccessUnit::parse(&headers, entry.message.payload.clone()) {
                         Ok(unit) => self.push(unit),

@@ -36,8 +36,12 @@ impl Segment<'_> {
     }
 }
 
-/// The whole segments among these pictures: those behind which another key frame has come.
+/// The whole segments of the newest encoder's pictures: those behind which another key frame has come. What another encoder
+/// coded before has other times and another numbering.
 fn segments(units: &[Arc<AccessUnit>]) -> Vec<Segment<'_>> {
+    let stream = units.last().map(|unit| unit.stream);
+    let begin = units.iter().rposition(|unit| Some(unit.stream) != stream).map_or(0, |at| at + 1);
+    let units = units.get(begin..).unwrap_or_default();
     let keys: Vec<usize> = units.iter().enumerate().filter(|(_, unit)| unit.key).map(|(at, _)| at).collect();
     let bounds = keys.iter().zip(keys.iter().skip(1));
     let whole = bounds.filter_map(|(&from, &to)| {
@@ -58,26 +62,21 @@ pub(crate) fn playlist(units: &[Arc<AccessUnit>]) -> Option<String> {
     let first = listed.first()?.units.first()?;
     let longest = listed.iter().map(Segment::seconds).fold(USUAL_SECONDS, f64::max).round();
     let mut list = String::new();
-    let mut stream = None;
+    let AccessUnit { stream, group, .. } = **first;
+    // Encoders are numbered by milliseconds; a list's number of this kind has to fit into 32 bits.
+    let encoder = stream / 1000;
     // Writing into a String does not fail.
     let _ = write!(
         list,
-        "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{longest}\n#EXT-X-MEDIA-SEQUENCE:{}\n\
-         #EXT-X-INDEPENDENT-SEGMENTS\n",
-        first.group
+        "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:{longest}\n#EXT-X-MEDIA-SEQUENCE:{group}\n\
+         #EXT-X-DISCONTINUITY-SEQUENCE:{encoder}\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"live/{stream}.mp4\"\n"
     );
     for segment in listed {
         let Some(unit) = segment.units.first() else { continue };
-        let AccessUnit { stream: of, group, captured_at, .. } = **unit;
-        if stream != Some(of) {
-            if stream.is_some() {
-                list.push_str("#EXT-X-DISCONTINUITY\n");
-            }
-            let _ = writeln!(list, "#EXT-X-MAP:URI=\"live/{of}.mp4\"");
-            stream = Some(of);
-        }
+        let AccessUnit { group, captured_at, .. } = **unit;
         let seconds = segment.seconds();
-        let _ = write!(list, "#EXT-X-PROGRAM-DATE-TIME:{captured_at}\n#EXTINF:{seconds:.3},\nlive/{of}-{group}.m4s\n");
+        let _ =
+            write!(list, "#EXT-X-PROGRAM-DATE-TIME:{captured_at}\n#EXTINF:{seconds:.3},\nlive/{stream}-{group}.m4s\n");
     }
     Some(list)
 }
@@ -136,25 +135,28 @@ mod tests {
         Arc::new(AccessUnit { run, stream, group, key, pts_ms, captured_at, size, body: body.into() })
     }
 
+    /// An encoder's three whole segments and the beginning of a fourth, after another one's.
     fn video() -> Vec<Arc<AccessUnit>> {
-        let groups = [(5, 7, 0.0), (5, 8, 1000.0), (6, 9, 2500.0), (6, 10, 3500.0)];
-        let units =
-            groups.map(|(stream, group, at)| [unit(stream, group, at, true), unit(stream, group, at + 500.0, false)]);
-        units.into_iter().flatten().collect()
+        let groups =
+            [(5_000, 90, 0.0), (5_000, 91, 1000.0), (6_000, 7, 2500.0), (6_000, 8, 3500.0), (6_000, 9, 5000.0)];
+        let units = groups.into_iter().chain([(6_000, 10, 6000.0)]);
+        let group = |(stream, group, at)| [unit(stream, group, at, true), unit(stream, group, at + 500.0, false)];
+        units.flat_map(group).collect()
     }
 
     #[test]
-    fn a_list_names_whole_segments_and_where_another_encoder_begins() {
+    fn a_list_names_whole_segments_of_one_encoder() {
         let list = playlist(&video()).unwrap();
         let time = Timestamp::from_millis(0);
         let wanted = format!(
-            "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-INDEPENDENT-SEGMENTS\n\
-             #EXT-X-MAP:URI=\"live/5.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/5-7.m4s\n\
-             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.500,\nlive/5-8.m4s\n#EXT-X-DISCONTINUITY\n\
-             #EXT-X-MAP:URI=\"live/6.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/6-9.m4s\n"
+            "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:7\n\
+             #EXT-X-DISCONTINUITY-SEQUENCE:6\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"live/6000.mp4\"\n\
+             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/6000-7.m4s\n\
+             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.500,\nlive/6000-8.m4s\n\
+             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/6000-9.m4s\n"
         );
         assert_eq!(list, wanted);
-        assert_eq!(playlist(&video()[..6]), None, "too short for browsers");
+        assert_eq!(playlist(&video()[..10]), None, "too short for browsers");
     }
 
     #[test]
@@ -165,8 +167,8 @@ mod tests {
             let bytes = part.pack(&video).unwrap().unwrap();
             assert_eq!(&bytes[4..8], b"moof", "{line}");
         }
-        assert_eq!(&Part::Beginning { stream: 6 }.pack(&video).unwrap().unwrap()[4..8], b"ftyp");
-        assert!(Part::Segment { stream: 6, group: 10 }.pack(&video).is_none(), "not whole yet");
+        assert_eq!(&Part::Beginning { stream: 6_000 }.pack(&video).unwrap().unwrap()[4..8], b"ftyp");
+        assert!(Part::Segment { stream: 6_000, group: 10 }.pack(&video).is_none(), "not whole yet");
         for bad in ["", "5", "5.m4s", "x-1.m4s", "-1.mp4", "../5.mp4"] {
             assert_eq!(Part::parse(bad), None, "{bad}");
         }

@@ -23,10 +23,7 @@ pub(crate) async fn runs(model: &ReadModel, id: &ScenarioId) -> Result<(), Probl
         Some(state) if state.exists() => {
             Err(Problem::new(ProblemName::NotRunning, "there is no live video of it: start it first"))
         }
-        _ => Err(Problem::new(
-            ProblemName::NotFound,
-            "there is no scenario of this id: see /v1/scenarios for those that exist",
-        )),
+        _ => Err(Problem::no_such_scenario()),
     }
 }
 
