@@ -20,32 +20,47 @@ const MEASURE: Duration = Duration::from_secs(20);
 /// A frame that takes longer is another one with the same number.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// Frames a second that are analysed: as many as of the cameras that are counted, and all.
+const ANALYSED: [f64; 2] = [5.0, 25.0];
+
 pub(crate) async fn measure() {
     let system = System::start().await;
     let camera = camera(system.folder());
-    system.run("glass", json!({"source": {"url": camera.url()}, "model": "yolov8n"})).await;
-    let live = format!("{}/v1/scenarios/glass/live.mp4", system.api);
-    let before = system.threads();
-    let url = camera.url();
-    let (direct, by_kadr) = tokio::join!(watch(&url), watch(&live));
-    let threads = shares(&before, &system.threads(), (SETTLE + MEASURE).as_secs_f64());
-    let mut behind: Vec<f64> = by_kadr
-        .iter()
-        .filter_map(|(number, at)| {
-            // The last time that the camera's own player had it before.
-            let sent =
-                direct.iter().filter(|(sent, _)| sent == number).map(|(_, sent)| at.checked_duration_since(*sent));
-            let spent = sent.flatten().min()?;
-            (spent < LONGEST).then_some(spent.as_secs_f64() * 1000.0)
-        })
-        .collect();
-    let scenario = system.get("glass").await;
-    print(json!({
-        "figure": "glass_to_glass", "over": "live.mp4", "video": "1280x720 at 25 fps", "model": "yolov8n f32",
-        "frames": behind.len(), "shown": by_kadr.len(), "sent": direct.len(),
-        "p50_ms": rounded(quantile(&mut behind, 0.5)), "p95_ms": rounded(quantile(&mut behind, 0.95)),
-        "analysed_fps": scenario["health"]["analysed_fps"], "threads": threads,
-    }));
+    for fps in ANALYSED {
+        let id = format!("glass-{fps}");
+        let settings = json!({"source": {"url": camera.url()}, "model": "yolov8n", "preprocess": {"fps": fps}});
+        system.run(&id, settings).await;
+        let http = format!("{}/v1/scenarios/{id}/live.mp4", system.api);
+        for (output, address) in [("live.mp4", http), ("rtsp", format!("{}/{id}", system.rtsp))] {
+            let before = system.threads();
+            let url = camera.url();
+            let (direct, by_kadr) = tokio::join!(watch(&url), watch(&address));
+            let threads = shares(&before, &system.threads(), (SETTLE + MEASURE).as_secs_f64());
+            let mut behind = behind(&direct, &by_kadr);
+            let mut inference = system.inference_ms(&id).await;
+            let (p50, p95) = (quantile(&mut behind, 0.5), quantile(&mut behind, 0.95));
+            let [of_it_50, of_it_95] = [0.5, 0.95].map(|part| quantile(&mut inference, part));
+            print(json!({
+                "figure": "glass_to_glass", "over": output, "video": "1280x720 at 25 fps", "model": "yolov8n f32",
+                "wanted_fps": fps, "analysed_fps": system.get(&id).await["health"]["analysed_fps"],
+                "sent": direct.len(), "shown": by_kadr.len(), "frames": behind.len(),
+                "p50_ms": rounded(p50), "p95_ms": rounded(p95),
+                "inference_p50_ms": rounded(of_it_50), "inference_p95_ms": rounded(of_it_95), "threads": threads,
+            }));
+        }
+        system.stop(&id).await;
+    }
+}
+
+/// How long after the camera's own player each frame was shown by way of kadr, in milliseconds.
+fn behind(direct: &[(u32, Instant)], by_kadr: &[(u32, Instant)]) -> Vec<f64> {
+    let after = |(number, at): &(u32, Instant)| {
+        // The last time that the camera's own player had it before.
+        let sent = direct.iter().filter(|(sent, _)| sent == number).map(|(_, sent)| at.checked_duration_since(*sent));
+        let spent = sent.flatten().min()?;
+        (spent < LONGEST).then_some(spent.as_secs_f64() * 1000.0)
+    };
+    by_kadr.iter().filter_map(after).collect()
 }
 
 /// The numbers of the frames that a player shows, and when.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     System, print,
-    system::{camera, shares},
+    system::{camera, shares, total},
 };
 
 /// Analysed frames a second of each camera.
@@ -29,10 +29,13 @@ pub(crate) async fn idle() {
         tokio::time::sleep(SETTLE).await;
         let before = system.threads();
         tokio::time::sleep(MEASURE).await;
-        let threads = shares(&before, &system.threads(), MEASURE.as_secs_f64());
-        let all: f64 = threads.as_object().unwrap().values().filter_map(Value::as_f64).sum();
-        let (memory, cores) = (system.memory().round(), (all * 1000.0).round() / 1000.0);
-        print(json!({"figure": what, "cores": cores, "memory_mb": memory, "threads": threads}));
+        let after = system.threads();
+        let (cores, threads) =
+            (total(&before, &after, MEASURE.as_secs_f64()), shares(&before, &after, MEASURE.as_secs_f64()));
+        let [kadr, nats] = system.memory();
+        print(json!({
+            "figure": what, "cores": cores, "kadr_memory_mb": kadr, "nats_memory_mb": nats, "threads": threads,
+        }));
     };
     share("idle_system").await;
     system.run("idle", settings(&camera.url(), 0.001)).await;
@@ -48,7 +51,9 @@ pub(crate) async fn cameras() {
         tokio::time::sleep(SETTLE).await;
         let before = system.threads();
         tokio::time::sleep(MEASURE).await;
-        let threads = shares(&before, &system.threads(), MEASURE.as_secs_f64());
+        let after = system.threads();
+        let (used, threads) =
+            (total(&before, &after, MEASURE.as_secs_f64()), shares(&before, &after, MEASURE.as_secs_f64()));
         let mut slowest = f64::INFINITY;
         for number in 1..=count {
             let health = &system.get(&format!("camera-{number}")).await["health"];
@@ -57,7 +62,7 @@ pub(crate) async fn cameras() {
         let carried = slowest >= FPS * REACHED;
         print(json!({
             "figure": "cameras", "cameras": count, "carried": carried, "slowest_fps": slowest,
-            "cores": std::thread::available_parallelism().map_or(0, usize::from), "threads": threads,
+            "cores": used, "of": std::thread::available_parallelism().map_or(0, usize::from), "threads": threads,
         }));
         if !carried {
             break;

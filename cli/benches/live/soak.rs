@@ -24,12 +24,22 @@ pub(crate) async fn measure() {
     let settings =
         json!({"source": {"url": camera.url()}, "model": "yolov8n", "outputs": {"record": {"keep_bytes": 50_000_000}}});
     system.run("soak", settings).await;
-    let mut player = Command::new("ffmpeg");
-    player.args(["-nostdin", "-v", "quiet", "-i", &format!("{}/v1/scenarios/soak/live.mp4", system.api)]);
-    let _player = player.args(["-f", "null", "-"]).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-    let mut reconnects = 0;
+    let live = format!("{}/v1/scenarios/soak/live.mp4", system.api);
+    let watch = || {
+        let mut player = Command::new("ffmpeg");
+        player.args(["-nostdin", "-v", "quiet", "-i", &live, "-f", "null", "-"]).stdout(Stdio::null());
+        player.kill_on_drop(true).spawn().unwrap()
+    };
+    let mut player = watch();
+    let (mut reconnects, mut players) = (0, 1);
     let mut told = Instant::now();
-    print(json!({"figure": "soak", "reconnects": reconnects, "memory_mb": system.memory().round()}));
+    let line = |reconnects: u32, players: u32| {
+        let [kadr, nats] = system.memory();
+        print(json!({
+            "figure": "soak", "reconnects": reconnects, "players": players, "kadr_memory_mb": kadr, "nats_memory_mb": nats,
+        }));
+    };
+    line(reconnects, players);
     while Instant::now() < end {
         tokio::time::sleep(PLAYS).await;
         let port = camera.port();
@@ -37,11 +47,16 @@ pub(crate) async fn measure() {
         tokio::time::sleep(AWAY).await;
         camera = TestCamera::start(&clip, 3, Some(port), None);
         reconnects += 1;
+        // A player may give up; another one takes its place.
+        if player.try_wait().unwrap().is_some() {
+            players += 1;
+            player = watch();
+        }
         if told.elapsed() > Duration::from_secs(60) {
             told = Instant::now();
-            print(json!({"figure": "soak", "reconnects": reconnects, "memory_mb": system.memory().round()}));
+            line(reconnects, players);
         }
     }
-    let health = system.get("soak").await["health"].clone();
-    print(json!({"figure": "soak", "reconnects": reconnects, "memory_mb": system.memory().round(), "health": health}));
+    line(reconnects, players);
+    print(json!({"figure": "soak_end", "health": system.get("soak").await["health"]}));
 }

@@ -21,6 +21,7 @@ const TICKS: f64 = 100.0;
 pub(crate) struct System {
     process: Child,
     pub(crate) api: String,
+    pub(crate) rtsp: String,
     client: reqwest::Client,
     folder: TempDir,
 }
@@ -28,13 +29,14 @@ pub(crate) struct System {
 impl System {
     pub(crate) async fn start() -> Self {
         let folder = TempDir::with_prefix("kadr-bench-").unwrap();
-        let port = free_ports(1)[0];
-        let api = format!("http://127.0.0.1:{port}");
+        let ports = free_ports(2);
+        let [http, rtsp] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_kadr"));
-        command.args(["up", "--listen", &format!("127.0.0.1:{port}"), "--data"]).arg(folder.path().join("data"));
+        command.args(["up", "--listen", &http, "--rtsp", &rtsp, "--data"]).arg(folder.path().join("data"));
+        let (api, rtsp) = (format!("http://{http}"), format!("rtsp://{rtsp}"));
         command.env("KADR_LOG", "warn").current_dir(CHECKOUT).stdout(Stdio::null());
         let process = command.spawn().expect("kadr starts");
-        let system = Self { process, api, client: reqwest::Client::new(), folder };
+        let system = Self { process, api, rtsp, client: reqwest::Client::new(), folder };
         system
             .until("kadr is ready", async |system| {
                 let ready = system.client.get(format!("{}/health/ready", system.api)).send().await;
@@ -71,28 +73,70 @@ impl System {
         self.client.get(address).send().await.unwrap().json().await.unwrap()
     }
 
-    /// Processor time that the threads have taken so far, in seconds, by their names.
+    pub(crate) async fn stop(&self, id: &str) {
+        let address = format!("{}/v1/scenarios/{id}/commands", self.api);
+        self.client.post(address).json(&json!({"command": "stop"})).send().await.unwrap();
+        self.until("the scenario is inactive", async |system| system.get(id).await["state"] == "inactive").await;
+    }
+
+    /// How long the latest results took from the frame's way into the queue to its worker's answer, in milliseconds.
+    pub(crate) async fn inference_ms(&self, id: &str) -> Vec<f64> {
+        let address = format!("{}/v1/scenarios/{id}/detections?limit=1000", self.api);
+        let page: Value = self.client.get(address).send().await.unwrap().json().await.unwrap();
+        let results = page["results"].as_array().cloned().unwrap_or_default();
+        let time = |result: &Value| {
+            let timing = &result["timing_ms"];
+            Some(timing["queue"].as_f64()? + timing["inference"].as_f64()?)
+        };
+        results.iter().filter_map(time).collect()
+    }
+
+    /// Processor time that the threads have taken so far, in seconds, by their names; all of its NATS server's under that name.
     pub(crate) fn threads(&self) -> BTreeMap<String, f64> {
         let mut threads = BTreeMap::new();
+        for child in self.children() {
+            if let Some((name, seconds)) = time_of(&format!("/proc/{child}/stat")) {
+                *threads.entry(name).or_default() += seconds;
+            }
+        }
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         for task in tasks.flatten() {
-            let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
-            let (Some(open), Some(close)) = (stat.find('('), stat.rfind(')')) else { continue };
-            let name = stat[open + 1..close].trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
-            let fields: Vec<f64> =
-                stat[close + 1..].split_whitespace().filter_map(|field| field.parse().ok()).collect();
-            // utime and stime are the 14th and 15th field; the third, a letter, is not among these.
-            *threads.entry(name).or_default() += (fields[10] + fields[11]) / TICKS;
+            let stat = task.path().join("stat");
+            if let Some((name, seconds)) = time_of(&stat.display().to_string()) {
+                *threads.entry(name).or_default() += seconds;
+            }
         }
         threads
     }
 
-    /// Memory that is in use, in MB.
-    pub(crate) fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap() / 1024.0
+    fn children(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap().flatten();
+        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        children
+            .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect()
     }
+
+    /// Memory that is in use, in MB: kadr's, and its NATS server's.
+    pub(crate) fn memory(&self) -> [f64; 2] {
+        [memory_of(self.process.id()), self.children().into_iter().map(memory_of).sum()]
+    }
+}
+
+fn memory_of(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    (line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0).round()
+}
+
+/// The name and the processor time in a file of the kernel's, in seconds.
+fn time_of(stat: &str) -> Option<(String, f64)> {
+    let stat = std::fs::read_to_string(stat).ok()?;
+    let (open, close) = (stat.find('(')?, stat.rfind(')')?);
+    let name = stat[open + 1..close].trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned();
+    let fields: Vec<f64> = stat[close + 1..].split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    // utime and stime are the 14th and 15th field; the third, a letter, is not among these.
+    Some((name, (fields.get(10)? + fields.get(11)?) / TICKS))
 }
 
 impl Drop for System {
@@ -103,7 +147,13 @@ impl Drop for System {
     }
 }
 
-/// What each thread took between two looks, as a share of one core.
+/// What all of it took between two looks, as a share of one core.
+pub(crate) fn total(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, seconds: f64) -> f64 {
+    let spent = after.values().sum::<f64>() - before.values().sum::<f64>();
+    (spent / seconds * 1000.0).round() / 1000.0
+}
+
+/// What each thread took between two looks, as a share of one core; those that took nearly nothing are left out.
 pub(crate) fn shares(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, seconds: f64) -> Value {
     let share = |(name, time): (&String, &f64)| {
         let share = (time - before.get(name).unwrap_or(&0.0)) / seconds;

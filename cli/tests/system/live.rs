@@ -150,7 +150,10 @@ async fn a_viewer_stays_while_the_camera_is_away_and_leaves_when_it_is_stopped()
     let piece = timeout(PATIENCE, bytes.next()).await.expect("it goes on").unwrap().unwrap();
     assert!(piece.windows(4).any(|box_type| box_type == b"moof"));
 
+    // Another run is another video, whose times begin anew.
     up.kadr(&home, "scenario stop gate").await.success();
+    happened(&nats, "gate", "deactivated").await;
+    up.kadr(&home, "scenario start gate").await.success();
     let ended = async { while bytes.next().await.is_some_and(|piece| piece.is_ok()) {} };
     timeout(PATIENCE, ended).await.expect("the answer ends");
     up.process.stop().await.success();
@@ -162,6 +165,7 @@ async fn a_detections_time_finds_its_second_of_video() {
     let home = Home::new();
     let camera = camera(&home, None);
     let up = Up::start(&home).await;
+    http::get(&format!("{}/v1/scenarios/nobody/recordings", up.api)).await.problem(404, "not_found");
     let nats = Nats::connect(&up.nats, "test").await.unwrap();
     for (id, record) in [("marked", json!({})), ("own", json!({"what": "untouched"}))] {
         start(&up, id, settings(&camera, json!({"outputs": {"record": record}})).await).await;

@@ -67,8 +67,10 @@ async fn a_cameras_annotated_stream_plays_in_ffmpeg_gstreamer_and_kadr() {
 
     let playing = Process::start(
         Command::new("ffmpeg")
-            .args(format!("-nostdin -v error -rtsp_transport tcp -i {url} -f null -").split_whitespace()),
+            .args(format!("-nostdin -v error -rtsp_transport tcp -i {url} -f framecrc -").split_whitespace()),
     );
+    // It plays.
+    playing.line_after("#dimensions 0:").await;
     for id in ["again", "gate"] {
         up.kadr(&home, &format!("scenario stop {id}")).await.success();
     }

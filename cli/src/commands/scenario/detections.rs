@@ -77,16 +77,16 @@ async fn follow(client: &Client, args: &DetectionsArgs) -> Result<()> {
     if args.format == TextFormatArg::Csv {
         print(csv::HEADER)?;
     }
-    let mut last = None;
+    let (mut last, mut opened) = (None, false);
     loop {
         let ended = tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            ended = listen(client, args, &query, &mut last, &stop) => ended,
+            ended = listen(client, args, &query, &mut last, &mut opened, &stop) => ended,
         };
         match ended {
             Ok(()) => {}
             // It was there before, and will be again.
-            Err(error) if last.is_some() && !is_broken_pipe(&error) => tracing::warn!("{error:#}: trying again"),
+            Err(error) if opened && !is_broken_pipe(&error) => tracing::warn!("{error:#}: trying again"),
             Err(error) => return Err(error),
         }
         tokio::select! {
@@ -102,9 +102,11 @@ async fn listen(
     args: &DetectionsArgs,
     query: &[(&str, String)],
     last: &mut Option<String>,
+    opened: &mut bool,
     stop: &CancellationToken,
 ) -> Result<()> {
     let mut response = client.live_detections(&args.scenario, query, last.as_deref()).await?;
+    *opened = true;
     let mut events = sse::Reader::default();
     while !stop.is_cancelled() {
         let Some(bytes) = response.chunk().await.context("the stream of results broke")? else { return Ok(()) };
