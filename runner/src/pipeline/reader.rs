@@ -2,6 +2,7 @@
 //!
 //! A file waits for whoever takes its frames; a camera does not, and each is read in its own way.
 
+mod backoff;
 mod camera;
 mod file;
 mod kind;
@@ -136,7 +137,15 @@ async fn access(job: &Job, url: &Url, nats: &Nats) -> Result<Access, Stop> {
     let (transport, deadlines) = (source.transport, Deadlines::default());
     let wish = || Wish { size: source.size, fps: source.fps.map(Fps::get), profile: source.profile.clone() };
     let device = matches!(source.url, SourceUrl::Onvif(_)).then(wish);
-    Ok(Access { url: url.clone(), credentials, transport, deadlines, keep_coded, device })
+    Ok(Access {
+        url: url.clone(),
+        credentials,
+        transport,
+        quirks: source.quirks.clone(),
+        deadlines,
+        keep_coded,
+        device,
+    })
 }
 
 /// A thread of its own: decoding blocks for as long as the source lives.

@@ -8,12 +8,13 @@
 
 mod hostile;
 mod onvif;
+mod oxvif;
 mod playing;
 
 use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, RtspSource, Source, SourceError};
-use kadr_shared::settings::Transport;
+use kadr_shared::settings::{Quirks, Transport};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +45,15 @@ impl Ground {
 
 fn access(url: &str) -> Access {
     let (transport, deadlines) = (Transport::Tcp, Deadlines::default());
-    Access { url: url.parse().unwrap(), credentials: None, transport, deadlines, keep_coded: false, device: None }
+    Access {
+        url: url.parse().unwrap(),
+        credentials: None,
+        transport,
+        quirks: Quirks::new(),
+        deadlines,
+        keep_coded: false,
+        device: None,
+    }
 }
 
 fn impatient(url: &str) -> Access {
