@@ -97,8 +97,6 @@ enum Quirk {
     WrongSequence,
     /// Its reports carry the number of another sender than its packets do.
     ForeignReports,
-    /// It changes the session's name while the session is set up.
-    ChangingSession,
     /// It goes on sending, or keeps the viewer's place, when the connection is closed: it is told until it has heard it.
     StaleSessions,
     /// It does not bear being told that a session ends.
@@ -333,7 +331,6 @@ impl From<settings::Quirk> for Quirk {
             settings::Quirk::WrongClock => Self::WrongClock,
             settings::Quirk::WrongSequence => Self::WrongSequence,
             settings::Quirk::ForeignReports => Self::ForeignReports,
-            settings::Quirk::ChangingSession => Self::ChangingSession,
             settings::Quirk::StaleSessions => Self::StaleSessions,
             settings::Quirk::NoTeardown => Self::NoTeardown,
         }
@@ -470,7 +467,7 @@ mod tests {
 
     const FULL: &str = r#"{"source": {"url": "onvif://cam", "username": "me", "transport": "udp", "fps": 10.0,
         "size": "1280x720", "profile": "main", "quirks": ["wrong_times", "wrong_clock", "wrong_sequence", "foreign_reports",
-            "changing_session", "stale_sessions"]}, "model": "yolov8s",
+            "stale_sessions"]}, "model": "yolov8s",
         "preprocess": {"crop": {"left": 0, "top": 2, "width": 64, "height": 32}, "fps": 5.0, "grey": true,
             "masks": [[[0, 0], [9, 0], [9, 9]]]},
         "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "class_agnostic": true, "classes": ["car", "bus"]},

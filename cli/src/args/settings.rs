@@ -97,7 +97,7 @@ pub struct SourceArgs {
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
     /// What is known to be wrong with a camera by RTSP, separated by commas: wrong-times, wrong-clock, wrong-sequence,
-    /// foreign-reports, changing-session, stale-sessions, no-teardown
+    /// foreign-reports, stale-sessions, no-teardown
     #[arg(long, value_name = "QUIRKS", value_delimiter = ',')]
     pub quirks: Vec<Quirk>,
 }

@@ -101,6 +101,8 @@ pub(super) async fn open(
                 first: store.frames(),
                 shown_from_ms: store.next_shown_ms(),
                 inflight: job.limits.inflight,
+                model: job.settings.model.clone(),
+                workers: job.workers.clone(),
                 meter: meter.clone(),
                 watchers: watchers.clone(),
                 run: job.run,

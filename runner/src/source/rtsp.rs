@@ -24,7 +24,7 @@ use kadr_shared::{
 use retina::{
     client::{
         self, Credentials, Demuxed, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions, Session,
-        SessionGroup, SessionIdPolicy, SessionOptions, SetupOptions, TeardownPolicy, UnknownRtcpSsrcPolicy,
+        SessionGroup, SessionOptions, SetupOptions, TeardownPolicy, UnknownRtcpSsrcPolicy,
     },
     codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
 };
@@ -50,6 +50,8 @@ const LENGTH: usize = 4;
 const TICKS: NonZeroU32 = NonZeroU32::MIN.saturating_add(89_999);
 /// Pictures that a decoder may hold back: more are waited for than a level allows.
 const HELD_BACK: usize = 32;
+/// A picture comes no longer after one that is shown behind it, in microseconds.
+const REORDERED: i64 = 1_000_000;
 /// What came is taken with each frame; where none can be decoded, so much is kept of it.
 const MOST_CODED: usize = 256;
 
@@ -104,6 +106,8 @@ pub struct RtspSource {
     shown_at: BinaryHeap<Reverse<Shown>>,
     /// What came while nobody wanted it.
     backlog: Backlog<(VideoFrame, Shown)>,
+    /// When the latest of what was passed is shown, in microseconds.
+    passed: i64,
     given: u64,
     /// What came and was not taken yet, if it is to be kept.
     coded: Option<Vec<Coded>>,
@@ -182,6 +186,7 @@ impl RtspSource {
                 wall: (!access.quirks.contains(&Quirk::WrongClock)).then(Wall::default),
                 shown_at: BinaryHeap::new(),
                 backlog: Backlog::default(),
+                passed: i64::MIN,
                 given: 0,
                 coded: access.keep_coded.then(Vec::new),
             };
@@ -255,6 +260,11 @@ impl RtspSource {
         Ok(())
     }
 
+    /// Whether it comes after a picture that is shown after it, and that one was passed.
+    fn comes_late(&self, shown: Shown) -> bool {
+        (1..REORDERED).contains(&self.passed.saturating_sub(shown.micros))
+    }
+
     /// Decodes what was passed, and gives none of it.
     fn catch_up(&mut self) -> Result<(), SourceError> {
         let (gap, units) = self.backlog.take();
@@ -288,6 +298,9 @@ impl Live for RtspSource {
             self.catch_up()?;
         }
         self.given += 1;
+        if !self.comes_late(shown) {
+            self.passed = shown.micros;
+        }
         Ok(Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 })
     }
 
@@ -320,7 +333,8 @@ impl Source for RtspSource {
                 self.backlog.forget();
             }
             self.catch_up()?;
-            self.decode(&frame, shown)?;
+            let passed = self.comes_late(shown);
+            self.decode(&frame, Shown { passed, ..shown })?;
         }
     }
 }
@@ -361,7 +375,6 @@ async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
     let has = |quirk| access.quirks.contains(&quirk);
     let options = SessionOptions::default()
         .creds(credentials)
-        .session_id(if has(Quirk::ChangingSession) { SessionIdPolicy::UseFirst } else { SessionIdPolicy::Default })
         .teardown(match () {
             () if has(Quirk::StaleSessions) => TeardownPolicy::Always,
             () if has(Quirk::NoTeardown) => TeardownPolicy::Never,

@@ -24,8 +24,6 @@ pub enum Quirk {
     WrongSequence,
     /// Its reports carry the number of another sender than its packets do.
     ForeignReports,
-    /// It changes the session's name while the session is set up.
-    ChangingSession,
     /// It goes on sending, or keeps the viewer's place, when the connection is closed: it is told until it has heard it.
     StaleSessions,
     /// It does not bear being told that a session ends: the connection is closed, and that is all.

@@ -6,10 +6,15 @@
 
 use std::{sync::Arc, time::Instant};
 
-use kadr_shared::{id::RunId, message::video::AccessUnit, telemetry::chain, time::Timestamp};
+use kadr_shared::{
+    id::{ModelName, RunId},
+    message::video::AccessUnit,
+    telemetry::chain,
+    time::Timestamp,
+};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +25,7 @@ use crate::{
     meter::{Dropped, Meter, Trouble},
     preprocess::{PreprocessError, Preprocessor, Selection},
     source::{Coded, Frame, Live, Losses, Passed, SourceError},
+    workers::Workers,
 };
 
 /// Frames that are not analysed and wait to be shown.
@@ -34,8 +40,10 @@ pub(super) struct Camera {
     /// The number of its first frame, and when that is shown: an earlier attempt may have had others.
     pub(super) first: u64,
     pub(super) shown_from_ms: f64,
-    /// Frames that may be under way at a time.
+    /// Frames that may be under way at a time, if there are workers for so many.
     pub(super) inflight: usize,
+    pub(super) model: ModelName,
+    pub(super) workers: Arc<Workers>,
     pub(super) meter: Arc<Meter>,
     /// Who wants frames that are not analysed, too.
     pub(super) watchers: Arc<Watchers>,
@@ -218,7 +226,7 @@ impl Thread {
             self.pass(frame);
             return Ok(());
         }
-        let Ok(credit) = self.credit.clone().try_acquire_owned() else {
+        let Some(credit) = self.credit() else {
             self.camera.meter.dropped(Dropped::Busy);
             self.pass(frame);
             return Ok(());
@@ -241,6 +249,14 @@ impl Thread {
             }
             Err(error) => self.say(Message::Refused(chain(&error))),
         }
+    }
+
+    /// Room for a frame that is analysed. As many as are analysed at the same time and one that waits: with more of them each
+    /// would be older when its turn comes, and no more would be analysed.
+    fn credit(&self) -> Option<OwnedSemaphorePermit> {
+        let under_way = self.camera.inflight - self.credit.available_permits();
+        let wanted = self.camera.workers.at_once(&self.camera.model).max(1).saturating_add(1);
+        (under_way < wanted).then(|| self.credit.clone().try_acquire_owned().ok()).flatten()
     }
 
     /// A frame that is not analysed goes to those who look on, if there is room.
