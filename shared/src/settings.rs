@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use self::{
     outputs::{Between, KeepDays, Outputs, Overlay, Record, Recorded, Scale},
     preprocess::{Preprocess, PreprocessError, Region},
-    source::{Fps, FpsError, Misplaced, Pace, Source, SourceUrl, SourceUrlError, Transport},
+    source::{Fps, FpsError, Misplaced, Pace, Source, SourceUrl, SourceUrlError, Tls, Transport},
     text::{TextFormat, Webhook, WebhookUrl, WebhookUrlError},
 };
 use crate::{geometry::InputSize, id::ModelName};

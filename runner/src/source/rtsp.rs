@@ -5,6 +5,7 @@
 
 mod clock;
 mod refusal;
+pub(super) mod relay;
 
 use std::{
     cmp::Reverse,
@@ -15,9 +16,15 @@ use std::{
 };
 
 use futures::StreamExt;
-use kadr_shared::{onvif::Wish, settings::Transport, time::Timestamp};
+use kadr_shared::{
+    onvif::Wish,
+    settings::{Tls, Transport},
+    time::Timestamp,
+};
 use retina::{
-    client::{self, Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions},
+    client::{
+        self, Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions, TeardownPolicy,
+    },
     codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
 };
 use tokio::runtime::Handle;
@@ -25,7 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use url::Url;
 
-use self::clock::{Clock, Wall};
+use self::{
+    clock::{Clock, Wall},
+    relay::Relay,
+};
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_sps, nals, sps::Stream},
@@ -67,6 +77,8 @@ pub struct Access {
     /// User name and password. Never shown.
     pub credentials: Option<(String, String)>,
     pub transport: Transport,
+    /// Whom to trust where the address is one of `rtsps://`.
+    pub tls: Tls,
     pub deadlines: Deadlines,
     /// Keep what comes as it comes, for [`Live::take_coded`].
     pub keep_coded: bool,
@@ -97,6 +109,8 @@ pub struct RtspSource {
 struct Playing {
     demuxed: Option<Demuxed>,
     runtime: Handle,
+    /// Its way to the camera; none: the library has its own. It goes after the session.
+    relay: Option<Relay>,
 }
 
 impl Drop for Playing {
@@ -129,10 +143,10 @@ impl RtspSource {
         };
         // Also what is given up on the way ends its session in the background.
         let _entered = runtime.enter();
-        let (session, video) = until(&runtime, &stop, answer, play(access))
+        let (session, video, relay) = until(&runtime, &stop, answer, play(access))
             .ok_or(SourceError::Stopped)?
             .unwrap_or(Err(SourceError::Silent { what: "answer", after: answer }))?;
-        let mut session = Playing { demuxed: Some(session), runtime: runtime.clone() };
+        let mut session = Playing { demuxed: Some(session), runtime: runtime.clone(), relay };
         let began = Instant::now();
         loop {
             let left = first_frame.saturating_sub(began.elapsed());
@@ -259,14 +273,19 @@ fn next_unit(
     deadline: Duration,
     other: &mut dyn FnMut(&CodecItem),
 ) -> Result<Option<VideoFrame>, SourceError> {
+    let relay = session.relay.as_ref();
+    let told = |error| told(relay, error);
     let next = async {
         let demuxed = session.demuxed.as_mut().ok_or(SourceError::Gone)?;
         loop {
             match demuxed.next().await {
-                Some(Ok(CodecItem::VideoFrame(frame))) if frame.stream_id() == video => return Ok(frame),
+                Some(Ok(CodecItem::VideoFrame(frame))) if frame.stream_id() == video => {
+                    relay.inspect(|relay| relay.picture());
+                    return Ok(frame);
+                }
                 Some(Ok(item)) => other(&item),
-                Some(Err(error)) => return Err(refusal::session(&error)),
-                None => return Err(SourceError::Gone),
+                Some(Err(error)) => return Err(told(refusal::session(&error))),
+                None => return Err(told(SourceError::Gone)),
             }
         }
     };
@@ -277,8 +296,16 @@ fn next_unit(
     }
 }
 
-/// From the connection to playing; and which stream is the video.
-async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
+/// From the connection to playing; which stream is the video; and the way to the camera, if the library has none of its own.
+async fn play(access: &Access) -> Result<(Demuxed, usize, Option<Relay>), SourceError> {
+    let relay = match access.transport {
+        Transport::Tcp => Some(Relay::open(access).await?),
+        // Packets beside the connection come from the camera itself, which the library finds by its own connection.
+        Transport::Udp if access.url.scheme() == "rtsps" => return Err(refusal::udp_in_tls()),
+        Transport::Udp => None,
+    };
+    let told = |error| told(relay.as_ref(), error);
+    let url = relay.as_ref().map_or_else(|| access.url.clone(), Relay::url);
     let credentials = access.credentials.as_ref();
     let credentials =
         credentials.map(|(username, password)| Credentials { username: username.clone(), password: password.clone() });
@@ -287,9 +314,11 @@ async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
         .creds(credentials)
         .user_agent(format!("kadr/{}", env!("CARGO_PKG_VERSION")))
         // A session that is left is ended in the background, so that the camera has its place back.
-        .session_group(Arc::new(SessionGroup::default()));
-    let refused = |error: retina::Error| refusal::opening(&error, &access.url, known);
-    let mut session = Session::describe(access.url.clone(), options).await.map_err(refused)?;
+        .session_group(Arc::new(SessionGroup::default()))
+        // The relay does so itself: the library would connect once more, to whatever address the camera has named.
+        .teardown(if relay.is_some() { TeardownPolicy::Never } else { TeardownPolicy::Auto });
+    let refused = |error: retina::Error| told(refusal::opening(&error, &access.url, known));
+    let mut session = Session::describe(url, options).await.map_err(refused)?;
     let video = session
         .streams()
         .iter()
@@ -309,7 +338,15 @@ async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
     // What cameras say of their first timestamp is of no use here, and some lie.
     let options = PlayOptions::default().initial_timestamp(client::InitialTimestampPolicy::Ignore);
     let session = session.play(options).await.map_err(refused)?.demuxed().map_err(refused)?;
-    Ok((session, video))
+    Ok((session, video, relay))
+}
+
+/// An error by its real cause: the library sees no more than the end of its connection.
+fn told(relay: Option<&Relay>, error: SourceError) -> SourceError {
+    match relay {
+        Some(relay) => relay.explain(error),
+        None => error,
+    }
 }
 
 /// What the unit's own parameter set says, if it has one.

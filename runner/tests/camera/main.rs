@@ -8,12 +8,14 @@
 
 mod hostile;
 mod onvif;
+mod peer;
 mod playing;
+mod secured;
 
 use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, RtspSource, Source, SourceError};
-use kadr_shared::settings::Transport;
+use kadr_shared::settings::{Tls, Transport};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +45,8 @@ impl Ground {
 }
 
 fn access(url: &str) -> Access {
-    let (transport, deadlines) = (Transport::Tcp, Deadlines::default());
-    Access { url: url.parse().unwrap(), credentials: None, transport, deadlines, keep_coded: false, device: None }
+    let (transport, tls, deadlines) = (Transport::Tcp, Tls::default(), Deadlines::default());
+    Access { url: url.parse().unwrap(), credentials: None, transport, tls, deadlines, keep_coded: false, device: None }
 }
 
 fn impatient(url: &str) -> Access {

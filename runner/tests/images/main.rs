@@ -15,7 +15,10 @@ mod playing;
 use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, ImageStream, Live, SourceError};
-use kadr_shared::{settings::Transport, telemetry::chain};
+use kadr_shared::{
+    settings::{Tls, Transport},
+    telemetry::chain,
+};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +52,7 @@ fn access(url: &str) -> Access {
         url: url.parse().unwrap(),
         credentials: None,
         transport: Transport::Tcp,
+        tls: Tls::default(),
         deadlines: Deadlines::default(),
         keep_coded: false,
         device: None,
