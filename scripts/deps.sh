@@ -12,6 +12,8 @@ has() { command -v "$1" >/dev/null 2>&1; }
 has_postgres() { has initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
 has_venv() { python3 -c 'import venv, ensurepip' 2>/dev/null; }
 has_camera() { /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null; }
+# Its server speaks TLS by a library that it looks for only when asked.
+has_camera_tls() { /usr/bin/python3 -c 'from gi.repository import Gio; Gio.TlsBackend.get_default().supports_tls() or exit(1)' 2>/dev/null; }
 has_yaml() { python3 -c 'import yaml' 2>/dev/null || /usr/bin/python3 -c 'import yaml' 2>/dev/null; }
 
 # The Debian packages of what is missing.
@@ -31,6 +33,8 @@ missing() {
         has chromedriver || echo chromium chromium-driver
         has gst-launch-1.0 || echo gstreamer1.0-tools
         has_camera || echo gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+        has_camera_tls || echo glib-networking
+        has openssl || echo openssl
     fi
 }
 
@@ -65,7 +69,7 @@ for package in $packages; do
     postgresql)
         echo "kadr: warning: PostgreSQL's server is missing; tests that need it will fail. To mend it: $command" >&2
         ;;
-    shellcheck | python3-yaml | python3-venv | python3-gi | gir1.2-* | gstreamer1.0-* | chromium*)
+    shellcheck | python3-yaml | python3-venv | python3-gi | gir1.2-* | gstreamer1.0-* | glib-networking | openssl | chromium*)
         echo "kadr: warning: $package is missing; what it checks is left out. To mend it: $command" >&2
         ;;
     *)

@@ -15,7 +15,7 @@ use kadr_shared::{
 };
 
 pub use self::settings::{
-    AnalysisArgs, OutputArgs, PaceArg, PreprocessArgs, RecordArg, SourceArgs, TextFormatArg, TransportArg,
+    AnalysisArgs, OutputArgs, PaceArg, PreprocessArgs, RecordArg, SourceArgs, TextFormatArg, TlsArg, TransportArg,
 };
 use crate::commands::events::play::{PlainSubject, Speed};
 

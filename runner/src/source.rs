@@ -34,7 +34,7 @@ use kadr_shared::{geometry::Size, message::frame::Colour, time::Timestamp};
 pub use self::{
     error::SourceError,
     live::{Live, Losses, Passed},
-    rtsp::{Access, Deadlines, RtspSource},
+    rtsp::{Access, Deadlines, RtspSource, relay::framing},
     stream::{ImageStream, Published},
 };
 use self::{images::Images, looped::Looped, sniff::Kind};

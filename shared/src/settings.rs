@@ -16,7 +16,7 @@ pub use self::{
     outputs::{Between, KeepDays, Outputs, Overlay, Record, Recorded, Scale},
     preprocess::{Preprocess, PreprocessError, Region},
     quirk::{Quirk, Quirks},
-    source::{Fps, FpsError, Misplaced, Pace, Source, SourceUrl, SourceUrlError, Transport},
+    source::{Fps, FpsError, Misplaced, Pace, Source, SourceUrl, SourceUrlError, Tls, Transport},
     text::{TextFormat, Webhook, WebhookUrl, WebhookUrlError},
 };
 use crate::{geometry::InputSize, id::ModelName};

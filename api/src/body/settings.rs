@@ -32,7 +32,7 @@ pub(crate) struct SettingsBody {
 struct Source {
     /// A file on the runner's machine, by absolute path (`/data/clip.mp4`) or `file://` address: H.264 in MP4 or MKV or
     /// without a container, JPEG, PNG; a folder of images or a pattern that names some (`/data/*.jpg`), in natural order of
-    /// their names; a camera, `rtsp://host:port/path` with H.264, `onvif://host:port`, which is asked where its streams are, or `http://host:port/path` (also `https://`) with images
+    /// their names; a camera, `rtsp://host:port/path` (within TLS: `rtsps://…`) with H.264, `onvif://host:port`, which is asked where its streams are, or `http://host:port/path` (also `https://`) with images
     /// one by one (`multipart/x-mixed-replace`); `push:` for images that are sent to `/v1/scenarios/{id}/frames`; or
     /// `nats:some.subject` for images that others publish there. It is shown as an address, and holds no user name.
     url: String,
@@ -48,6 +48,10 @@ struct Source {
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<Transport>,
+    /// Whom to trust as a camera by `rtsps://`. `verify` where it is left out.
+    #[oai(skip_serializing_if_is_none)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<Tls>,
     /// Frames a second of what has no times of its own: images in order (1 where it is left out), and H.264 without a
     /// container (as it says, or 25). Of an ONVIF device: the stream whose frames a second come nearest is taken.
     #[oai(skip_serializing_if_is_none, validator(minimum(value = "0.001"), maximum(value = "1000")))]
@@ -83,6 +87,16 @@ enum Transport {
     Tcp,
     /// Beside it.
     Udp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum Tls {
+    /// Whose certificate is signed by an authority that the runner's machine knows.
+    Verify,
+    /// Whoever answers, also with a certificate that is signed by nobody else.
+    Any,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
@@ -300,10 +314,15 @@ impl From<&Settings> for SettingsBody {
 
 impl From<&settings::Source> for Source {
     fn from(source: &settings::Source) -> Self {
-        let settings::Source { url, username, secret: _, transport, fps, pace, looped, size, profile, quirks } = source;
+        let settings::Source { url, username, secret: _, transport, tls, fps, pace, looped, size, profile, quirks } =
+            source;
         let transport = match transport {
             settings::Transport::Tcp => None,
             settings::Transport::Udp => Some(Transport::Udp),
+        };
+        let tls = match tls {
+            settings::Tls::Verify => None,
+            settings::Tls::Any => Some(Tls::Any),
         };
         let pace = match pace {
             settings::Pace::Full => None,
@@ -314,6 +333,7 @@ impl From<&settings::Source> for Source {
             username: username.clone(),
             password: None,
             transport,
+            tls,
             fps: fps.map(settings::Fps::get),
             pace,
             looped: looped.then_some(true),
@@ -465,7 +485,7 @@ mod tests {
 
     use super::*;
 
-    const FULL: &str = r#"{"source": {"url": "onvif://cam", "username": "me", "transport": "udp", "fps": 10.0,
+    const FULL: &str = r#"{"source": {"url": "onvif://cam", "username": "me", "transport": "udp", "tls": "any", "fps": 10.0,
         "size": "1280x720", "profile": "main", "quirks": ["wrong_times", "wrong_clock", "wrong_sequence", "foreign_reports",
             "stale_sessions"]}, "model": "yolov8s",
         "preprocess": {"crop": {"left": 0, "top": 2, "width": 64, "height": 32}, "fps": 5.0, "grey": true,

@@ -67,7 +67,7 @@ pub enum RecordArg {
 #[derive(Debug, Args)]
 pub struct SourceArgs {
     /// The source: a path on the runner's machine (a video, an image, a folder of images, or a pattern such as
-    /// '/data/*.jpg'), a camera's address (rtsp://host:port/path, onvif://host, http://host:port/path), push: for images that are sent to
+    /// '/data/*.jpg'), a camera's address (rtsp://host:port/path or rtsps://…, onvif://host, http://host:port/path), push: for images that are sent to
     /// the API, or nats:SUBJECT for those that are published there
     #[arg(long)]
     pub source: String,
@@ -80,6 +80,9 @@ pub struct SourceArgs {
     /// How the camera's packets come [default: tcp]
     #[arg(long, value_enum)]
     pub transport: Option<TransportArg>,
+    /// Whom to trust as a camera by rtsps:// [default: verify]
+    #[arg(long, value_enum)]
+    pub tls: Option<TlsArg>,
     /// Images a second [default: 1], or the frames of H.264 without a container; of an ONVIF device the stream whose frames
     /// a second come nearest
     #[arg(long)]
@@ -112,6 +115,14 @@ pub enum PaceArg {
 pub enum TransportArg {
     Tcp,
     Udp,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum TlsArg {
+    /// Whose certificate is signed by an authority that the runner's machine knows
+    Verify,
+    /// Whoever answers: most cameras have signed theirs themselves
+    Any,
 }
 
 /// What is made of results besides storing them and the video.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{
         AnalysisArgs, ClientArgs, Keyed, OutputArgs, PaceArg, PreprocessArgs, RecordArg, ScenarioCommand, SourceArgs,
-        TransportArg,
+        TlsArg, TransportArg,
     },
     client::{Accepted, Camera, Client, Configured, Scenario},
     print,
@@ -163,6 +163,13 @@ fn given(args: SourceArgs) -> Result<Value> {
         source["transport"] = match transport {
             TransportArg::Tcp => "tcp",
             TransportArg::Udp => "udp",
+        }
+        .into();
+    }
+    if let Some(tls) = args.tls {
+        source["tls"] = match tls {
+            TlsArg::Verify => "verify",
+            TlsArg::Any => "any",
         }
         .into();
     }

@@ -136,13 +136,14 @@ async fn access(job: &Job, url: &Url, nats: &Nats) -> Result<Access, Stop> {
     };
     let keep_coded = records_untouched(job).is_some();
     let credentials = source.username.clone().map(|username| (username, password));
-    let (transport, deadlines) = (source.transport, Deadlines::default());
+    let (transport, tls, deadlines) = (source.transport, source.tls, Deadlines::default());
     let wish = || Wish { size: source.size, fps: source.fps.map(Fps::get), profile: source.profile.clone() };
     let device = matches!(source.url, SourceUrl::Onvif(_)).then(wish);
     Ok(Access {
         url: url.clone(),
         credentials,
         transport,
+        tls,
         quirks: source.quirks.clone(),
         deadlines,
         keep_coded,

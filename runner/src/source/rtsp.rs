@@ -6,6 +6,7 @@
 mod backlog;
 mod clock;
 mod refusal;
+pub(super) mod relay;
 
 use std::{
     cmp::Reverse,
@@ -18,7 +19,7 @@ use std::{
 use futures::StreamExt;
 use kadr_shared::{
     onvif::Wish,
-    settings::{Quirk, Quirks, Transport},
+    settings::{Quirk, Quirks, Tls, Transport},
     time::Timestamp,
 };
 use retina::{
@@ -36,6 +37,7 @@ use url::Url;
 use self::{
     backlog::Backlog,
     clock::{Clock, Wall},
+    relay::Relay,
 };
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
@@ -80,6 +82,8 @@ pub struct Access {
     /// User name and password. Never shown.
     pub credentials: Option<(String, String)>,
     pub transport: Transport,
+    /// Whom to trust where the address is one of `rtsps://`.
+    pub tls: Tls,
     /// What is known to be wrong with it.
     pub quirks: Quirks,
     pub deadlines: Deadlines,
@@ -117,6 +121,8 @@ pub struct RtspSource {
 struct Playing {
     demuxed: Option<Demuxed>,
     runtime: Handle,
+    /// Its way to the camera; none: the library has its own. It goes after the session.
+    relay: Option<Relay>,
 }
 
 impl Drop for Playing {
@@ -151,10 +157,10 @@ impl RtspSource {
         };
         // Also what is given up on the way ends its session in the background.
         let _entered = runtime.enter();
-        let (session, video) = until(&runtime, &stop, answer, play(access))
+        let (session, video, relay) = until(&runtime, &stop, answer, play(access))
             .ok_or(SourceError::Stopped)?
             .unwrap_or(Err(SourceError::Silent { what: "answer", after: answer }))?;
-        let mut session = Playing { demuxed: Some(session), runtime: runtime.clone() };
+        let mut session = Playing { demuxed: Some(session), runtime: runtime.clone(), relay };
         let began = Instant::now();
         loop {
             let left = first_frame.saturating_sub(began.elapsed());
@@ -348,14 +354,19 @@ fn next_unit(
     deadline: Duration,
     other: &mut dyn FnMut(&CodecItem),
 ) -> Result<Option<VideoFrame>, SourceError> {
+    let relay = session.relay.as_ref();
+    let told = |error| told(relay, error);
     let next = async {
         let demuxed = session.demuxed.as_mut().ok_or(SourceError::Gone)?;
         loop {
             match demuxed.next().await {
-                Some(Ok(CodecItem::VideoFrame(frame))) if frame.stream_id() == video => return Ok(frame),
+                Some(Ok(CodecItem::VideoFrame(frame))) if frame.stream_id() == video => {
+                    relay.inspect(|relay| relay.picture());
+                    return Ok(frame);
+                }
                 Some(Ok(item)) => other(&item),
-                Some(Err(error)) => return Err(refusal::session(&error)),
-                None => return Err(SourceError::Gone),
+                Some(Err(error)) => return Err(told(refusal::session(&error))),
+                None => return Err(told(SourceError::Gone)),
             }
         }
     };
@@ -366,8 +377,16 @@ fn next_unit(
     }
 }
 
-/// From the connection to playing; and which stream is the video.
-async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
+/// From the connection to playing; which stream is the video; and the way to the camera, if the library has none of its own.
+async fn play(access: &Access) -> Result<(Demuxed, usize, Option<Relay>), SourceError> {
+    let relay = match access.transport {
+        Transport::Tcp => Some(Relay::open(access).await?),
+        // Packets beside the connection come from the camera itself, which the library finds by its own connection.
+        Transport::Udp if access.url.scheme() == "rtsps" => return Err(refusal::udp_in_tls()),
+        Transport::Udp => None,
+    };
+    let told = |error| told(relay.as_ref(), error);
+    let url = relay.as_ref().map_or_else(|| access.url.clone(), Relay::url);
     let credentials = access.credentials.as_ref();
     let credentials =
         credentials.map(|(username, password)| Credentials { username: username.clone(), password: password.clone() });
@@ -375,16 +394,17 @@ async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
     let has = |quirk| access.quirks.contains(&quirk);
     let options = SessionOptions::default()
         .creds(credentials)
-        .teardown(match () {
-            () if has(Quirk::StaleSessions) => TeardownPolicy::Always,
-            () if has(Quirk::NoTeardown) => TeardownPolicy::Never,
-            () => TeardownPolicy::Auto,
-        })
         .user_agent(format!("kadr/{}", env!("CARGO_PKG_VERSION")))
         // A session that is left is ended in the background, so that the camera has its place back.
-        .session_group(Arc::new(SessionGroup::default()));
-    let refused = |error: retina::Error| refusal::opening(&error, &access.url, known);
-    let mut session = Session::describe(access.url.clone(), options).await.map_err(refused)?;
+        .session_group(Arc::new(SessionGroup::default()))
+        .teardown(match () {
+            // The relay does so itself: the library would connect once more, to whatever address the camera has named.
+            () if relay.is_some() || has(Quirk::NoTeardown) => TeardownPolicy::Never,
+            () if has(Quirk::StaleSessions) => TeardownPolicy::Always,
+            () => TeardownPolicy::Auto,
+        });
+    let refused = |error: retina::Error| told(refusal::opening(&error, &access.url, known));
+    let mut session = Session::describe(url, options).await.map_err(refused)?;
     let video = session
         .streams()
         .iter()
@@ -410,7 +430,15 @@ async fn play(access: &Access) -> Result<(Demuxed, usize), SourceError> {
         options = options.unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::ProcessPackets);
     }
     let session = session.play(options).await.map_err(refused)?.demuxed().map_err(refused)?;
-    Ok((session, video))
+    Ok((session, video, relay))
+}
+
+/// An error by its real cause: the library sees no more than the end of its connection.
+fn told(relay: Option<&Relay>, error: SourceError) -> SourceError {
+    match relay {
+        Some(relay) => relay.explain(error),
+        None => error,
+    }
 }
 
 /// What the unit's own parameter set says, if it has one.

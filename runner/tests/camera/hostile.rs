@@ -4,9 +4,12 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     thread,
+    time::{Duration, Instant},
 };
 
-use super::{Ground, impatient};
+use kadr_runner::source::{Access, Deadlines};
+
+use super::{Ground, access, impatient, peer::Peer};
 
 /// A peer that does this with each connection.
 fn peer(behave: impl Fn(TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
@@ -67,4 +70,163 @@ fn a_description_without_h264_is_refused_with_what_was_found() {
     });
     let words = Ground::new().refusal(&impatient(&url));
     assert!(words.contains("H265") && words.contains("H.264"), "{words}");
+}
+
+/// What may lie in buffers on the way, the system's own included, once nobody reads any more.
+const ON_THE_WAY: u64 = 8 << 20;
+
+/// Such a camera is refused at once, and with these words.
+fn refused_early(peer: &Peer, words: &str) {
+    let (ground, began) = (Ground::new(), Instant::now());
+    let told = ground.refusal(&access(&peer.url));
+    assert!(told.contains(words), "{told}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{told} after {:?}", began.elapsed());
+    let sent = peer.sent();
+    assert!(sent < ON_THE_WAY, "{told} after {sent} bytes");
+    // And no longer read.
+    thread::sleep(Duration::from_millis(300));
+    assert!(peer.sent() < ON_THE_WAY, "{sent} bytes, then {}", peer.sent());
+}
+
+#[test]
+fn headers_without_an_end_are_cut_off() {
+    for line in ["X-Nothing: nothing\r\n", "x", "\r\n"] {
+        let peer = Peer::start(move |_, camera| {
+            camera.send(if line == "\r\n" { b"" } else { b"RTSP/1.0 200 OK\r\n" })?;
+            camera.send_for_ever(line.as_bytes())
+        });
+        refused_early(&peer, "the camera's answer has more than 65536 bytes of headers");
+    }
+}
+
+#[test]
+fn a_description_without_an_end_is_cut_off() {
+    for length in ["8589934592", "99999999"] {
+        let peer = Peer::start(move |asked, camera| {
+            camera.answer(asked, &format!("Content-Type: application/sdp\r\nContent-Length: {length}\r\n"), "")?;
+            camera.send_for_ever(b"a=x:1\r\n")
+        });
+        refused_early(&peer, &format!("is to have a body of {length} bytes, and 1048576 are the most"));
+    }
+}
+
+#[test]
+fn a_flood_before_the_camera_was_told_to_play_is_cut_off() {
+    let packets = Peer::start(|_, camera| camera.send_for_ever(b"$\x07\x00\x00"));
+    refused_early(&packets, "more than 4194304 bytes before it was told to play");
+    // Each one's number is right, or the library would not take it.
+    let refusals = Peer::start(|asked, camera| {
+        let packet = [&b"$\x07\xff\xff"[..], &[0; 65_535]].concat();
+        for _ in 0..40 {
+            camera.send(&packet)?;
+        }
+        camera.answer_well(asked)
+    });
+    refused_early(&refusals, "more than 4194304 bytes before it was told to play");
+}
+
+#[test]
+fn a_description_that_does_not_end_at_its_length_is_not_waited_for() {
+    let peer = Peer::start(|asked, camera| {
+        camera.answer(asked, "Content-Type: application/sdp\r\nContent-Length: 900000\r\n", "")?;
+        camera.send(b"v=0\r\n")
+    });
+    let words = Ground::new().refusal(&impatient(&peer.url));
+    assert!(words.contains("did not answer within 0.3 s"), "{words}");
+}
+
+#[test]
+fn packets_that_hold_no_video_are_told() {
+    for seed in 0..8 {
+        let peer = Peer::start(move |asked, camera| {
+            camera.answer_well(asked)?;
+            let mut random = fastrand::Rng::with_seed(seed);
+            while asked.method() == "PLAY" {
+                let mut data: Vec<u8> = (0..random.usize(0..1_500)).map(|_| random.u8(..)).collect();
+                // Every other time as far as RTP's own head is right.
+                if let (0..4, [first, second, ..]) = (seed, &mut data[..]) {
+                    (*first, *second) = (0x80, 96);
+                }
+                camera.packet(0, &data)?;
+            }
+            Ok(())
+        });
+        let impatient = impatient(&peer.url);
+        let patient = Deadlines { answer: Duration::from_secs(5), ..impatient.deadlines };
+        let words = Ground::new().refusal(&Access { deadlines: patient, ..impatient });
+        assert!(!words.is_empty() && words.lines().count() == 1 && !words.contains("127.0.0.1"), "{words}");
+    }
+}
+
+#[test]
+fn a_picture_without_an_end_is_cut_off() {
+    let peer = Peer::start(|asked, camera| {
+        camera.answer_well(asked)?;
+        // Of a picture in parts (RFC 6184, section 5.8): the first, and then ones in the middle.
+        let (mut number, mut part) = (0_u16, 0x85);
+        while asked.method() == "PLAY" {
+            number = number.wrapping_add(1);
+            let [high, low] = number.to_be_bytes();
+            let head = [0x80, 96, high, low, 0, 0, 0, 0, 0, 0, 0, 7, 0x7c, part];
+            camera.packet(0, &[&head[..], &[0x55; 60_000]].concat())?;
+            part = 0x05;
+        }
+        Ok(())
+    });
+    let (ground, began) = (Ground::new(), Instant::now());
+    let words = ground.refusal(&access(&peer.url));
+    assert!(words.contains("more than 33554432 bytes without a picture"), "{words}");
+    assert!(began.elapsed() < Duration::from_secs(8) && peer.sent() < (32 << 20) + ON_THE_WAY, "{}", peer.sent());
+}
+
+#[test]
+fn a_camera_is_asked_by_its_own_name_and_told_when_it_is_left() {
+    // What stands in the description wins over where it was asked for, as ever.
+    let elsewhere = "Content-Type: application/sdp\r\nContent-Base: rtsp://10.255.255.1/other/\r\n";
+    for base in ["Content-Type: application/sdp\r\n", elsewhere] {
+        let peer = Peer::start(move |asked, camera| match asked.method() {
+            "DESCRIBE" => {
+                let sdp = "v=0\r\ns=x\r\na=tool:LIVE555 Streaming Media v2013.04.08\r\nm=video 0 RTP/AVP 96\r\n\
+                           a=rtpmap:96 H264/90000\r\na=control:track1\r\n";
+                camera.answer(asked, base, sdp)
+            }
+            _ => camera.answer_well(asked),
+        });
+        let ground = Ground::new();
+        let impatient = impatient(&peer.url);
+        let patient = Deadlines { answer: Duration::from_secs(5), ..impatient.deadlines };
+        let words = ground.refusal(&Access { deadlines: patient, ..impatient });
+        assert!(words.contains("did not send a picture"), "{words}");
+        let stream =
+            if base == elsewhere { "rtsp://10.255.255.1/other/track1" } else { &format!("{}/track1", peer.url) };
+        let wanted = [("DESCRIBE", &*peer.url), ("SETUP", stream), ("PLAY", &*peer.url), ("TEARDOWN", &*peer.url)];
+        let began = Instant::now();
+        while peer.asked().len() < wanted.len() && began.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let asked = peer.asked();
+        let asked: Vec<_> = asked.iter().map(|(method, uri)| (method.as_str(), uri.as_str())).collect();
+        assert_eq!(asked, wanted);
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_session_that_is_over() {
+    let ground = Ground::new();
+    let peer = Peer::start(|asked, camera| camera.answer_well(asked));
+    let tasks = || ground.runtime.metrics().num_alive_tasks();
+    for _ in 0..5 {
+        assert!(ground.open(&impatient(&peer.url)).is_err());
+    }
+    let began = Instant::now();
+    while tasks() > 0 {
+        assert!(began.elapsed() < Duration::from_secs(5), "{} tasks are left", tasks());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_name_that_is_no_host_is_told() {
+    let words = Ground::new().refusal(&access("rtsp://no-such-host.invalid/cam"));
+    assert!(words.contains("nothing accepts connections at no-such-host.invalid:554 ("), "{words}");
 }

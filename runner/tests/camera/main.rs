@@ -9,12 +9,14 @@
 mod hostile;
 mod onvif;
 mod oxvif;
+mod peer;
 mod playing;
+mod secured;
 
 use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, RtspSource, Source, SourceError};
-use kadr_shared::settings::{Quirks, Transport};
+use kadr_shared::settings::{Quirks, Tls, Transport};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -44,13 +46,13 @@ impl Ground {
 }
 
 fn access(url: &str) -> Access {
-    let (transport, deadlines) = (Transport::Tcp, Deadlines::default());
     Access {
         url: url.parse().unwrap(),
         credentials: None,
-        transport,
+        transport: Transport::Tcp,
+        tls: Tls::default(),
         quirks: Quirks::new(),
-        deadlines,
+        deadlines: Deadlines::default(),
         keep_coded: false,
         device: None,
     }

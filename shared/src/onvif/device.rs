@@ -81,8 +81,8 @@ impl Device {
         let text = xml::text(document.root(), &["GetStreamUriResponse", "Uri"]);
         let unusable = || OnvifError::Answer("it names no address of a stream".to_owned());
         let mut url = Url::parse(text.ok_or_else(unusable)?).map_err(|_| unusable())?;
-        if url.scheme() != "rtsp" || url.host_str().is_none_or(str::is_empty) {
-            return Err(OnvifError::Answer("the stream's address is not one of RTSP (rtsp://)".to_owned()));
+        if !matches!(url.scheme(), "rtsp" | "rtsps") || url.host_str().is_none_or(str::is_empty) {
+            return Err(OnvifError::Answer("the stream's address is not one of RTSP (rtsp:// or rtsps://)".to_owned()));
         }
         // What some write into it is given apart.
         url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| unusable())?;

@@ -24,6 +24,8 @@ pub struct Source {
     pub secret: Option<SecretName>,
     #[serde(skip_serializing_if = "Transport::is_default")]
     pub transport: Transport,
+    #[serde(skip_serializing_if = "Tls::is_default")]
+    pub tls: Tls,
     /// Frames a second of what has no times of its own: images in order, and H.264 without a container. Of an ONVIF device:
     /// those of the stream that is wanted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +58,24 @@ pub enum Transport {
 }
 
 impl Transport {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whom to trust as a camera by `rtsps://`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tls {
+    /// Whose certificate is signed by an authority that the runner's machine knows.
+    #[default]
+    Verify,
+    /// Whoever answers: most cameras have signed their certificates themselves. What they send can't be read on its way,
+    /// but nothing tells whether it is they.
+    Any,
+}
+
+impl Tls {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -130,6 +150,8 @@ struct Given {
     #[serde(default)]
     transport: Transport,
     #[serde(default)]
+    tls: Tls,
+    #[serde(default)]
     fps: Option<Fps>,
     #[serde(default)]
     pace: Pace,
@@ -150,6 +172,10 @@ pub enum Misplaced {
     ForCameras { field: &'static str },
     #[error("source.{field} is for cameras by RTSP: leave it out")]
     ForRtsp { field: &'static str },
+    #[error("source.tls is for cameras by rtsps://, and for ONVIF devices that name such: leave it out")]
+    ForTls,
+    #[error("source.transport udp can't go through TLS (rtsps://): leave it out")]
+    UdpInTls,
     #[error("source.{field} is for files: leave it out for a camera, and for images that are sent")]
     ForFiles { field: &'static str },
     #[error("source.{field} is for ONVIF devices (onvif://): leave it out for other sources")]
@@ -164,7 +190,7 @@ impl TryFrom<Given> for Source {
     type Error = Misplaced;
 
     fn try_from(given: Given) -> Result<Self, Misplaced> {
-        let Given { url, username, secret, transport, fps, pace, looped, size, profile, quirks } = given;
+        let Given { url, username, secret, transport, tls, fps, pace, looped, size, profile, quirks } = given;
         let is_device = matches!(url, SourceUrl::Onvif(_));
         let for_cameras = [("username", username.is_some()), ("password", secret.is_some())];
         let for_devices = [("size", size.is_some()), ("profile", profile.is_some())];
@@ -186,15 +212,22 @@ impl TryFrom<Given> for Source {
         if quirks.contains(&Quirk::StaleSessions) && quirks.contains(&Quirk::NoTeardown) {
             return Err(Misplaced::Teardown);
         }
-        Ok(Self { url, username, secret, transport, fps, pace, looped, size, profile, quirks })
+        if !tls.is_default() && !url.is_secured() && !is_device {
+            return Err(Misplaced::ForTls);
+        }
+        if transport == Transport::Udp && url.is_secured() {
+            return Err(Misplaced::UdpInTls);
+        }
+        Ok(Self { url, username, secret, transport, tls, fps, pace, looped, size, profile, quirks })
     }
 }
 
 impl From<SourceUrl> for Source {
     fn from(url: SourceUrl) -> Self {
-        let (transport, pace) = (Transport::default(), Pace::default());
+        let (transport, tls, pace) = (Transport::default(), Tls::default(), Pace::default());
         let (username, secret, fps, size, profile) = (None, None, None, None, None);
-        Self { url, username, secret, transport, fps, pace, looped: false, size, profile, quirks: Quirks::new() }
+        let quirks = Quirks::new();
+        Self { url, username, secret, transport, tls, fps, pace, looped: false, size, profile, quirks }
     }
 }
 
@@ -204,7 +237,7 @@ pub enum SourceUrl {
     /// By an absolute path (`/data/a.mp4` or `file:///data/a.mp4`) on the runner's machine: a file, a folder of images, or a
     /// pattern that names images (`/data/*.jpg`).
     File(PathBuf),
-    /// A camera, as `rtsp://host:port/path`.
+    /// A camera, as `rtsp://host:port/path`, or `rtsps://…` within TLS.
     Rtsp(Url),
     /// A camera that sends images one by one, as `http://host:port/path` or `https://…`.
     Http(Url),
@@ -223,6 +256,11 @@ impl SourceUrl {
             Self::File(_) => false,
             Self::Rtsp(_) | Self::Http(_) | Self::Onvif(_) | Self::Push | Self::Nats(_) => true,
         }
+    }
+
+    /// Whether it is RTSP within TLS.
+    fn is_secured(&self) -> bool {
+        matches!(self, Self::Rtsp(url) if url.scheme() == "rtsps")
     }
 
     /// Whether a camera stands behind it, which may ask for a user name and a password.
@@ -253,11 +291,6 @@ pub enum SourceUrlError {
     Push,
     #[error("not a usable subject: {0}")]
     Subject(&'static str),
-    #[error(
-        "rtsps:// (RTSP within TLS) can't be read by this version: use rtsp:// inside a network that you trust, or a \
-         TLS tunnel to the camera"
-    )]
-    Tls,
     #[error(
         "the address holds a user name or a password, and addresses are shown: give them apart, as source.username and \
          source.password"
@@ -298,14 +331,13 @@ impl FromStr for SourceUrl {
                 .to_file_path()
                 .map(Self::File)
                 .map_err(|()| SourceUrlError::Address("write it as file:///absolute/path, without a host".into())),
-            Ok(url) if url.scheme() == "rtsp" => camera(url).map(Self::Rtsp),
+            Ok(url) if matches!(url.scheme(), "rtsp" | "rtsps") => camera(url).map(Self::Rtsp),
             Ok(url) if url.scheme() == "onvif" => camera(url).map(Self::Onvif),
             Ok(url) if matches!(url.scheme(), "http" | "https") => camera(url).map(Self::Http),
-            Ok(url) if url.scheme() == "rtsps" => Err(SourceUrlError::Tls),
             Ok(url) => Err(SourceUrlError::Scheme { scheme: url.scheme().chars().take(20).collect() }),
             // Whatever is wrong with it, it may hold a password.
             Err(_) if starts_with(text, "onvif:") => Err(SourceUrlError::Camera("write it as onvif://host:port")),
-            Err(_) if ["rtsp:", "http:", "https:"].iter().any(|scheme| starts_with(text, scheme)) => {
+            Err(_) if ["rtsp:", "rtsps:", "http:", "https:"].iter().any(|scheme| starts_with(text, scheme)) => {
                 Err(SourceUrlError::Camera("write it as rtsp://host:port/path or http://host:port/path"))
             }
             Err(_) => Err(SourceUrlError::Relative { path: text.chars().take(80).collect() }),
@@ -390,6 +422,7 @@ mod tests {
             "rtsp://me:hunter2@cam:x/",
             "http://me:hunter2@cam/1",
             "HTTPS://me:hunter2@cam:x/",
+            "rtsps://me:hunter2@cam:x/",
         ] {
             let error = url(text).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
@@ -402,7 +435,9 @@ mod tests {
         let camera = url("rtsp://10.0.0.7:8554/cam?channel=1&subtype=0").unwrap();
         assert!(camera.is_live());
         assert_eq!(camera.to_string(), "rtsp://10.0.0.7:8554/cam?channel=1&subtype=0");
-        assert_eq!(url("rtsps://cam/1"), Err(SourceUrlError::Tls));
+        let secured = url("rtsps://cam/1").unwrap();
+        assert!(secured.is_live() && secured.asks_for_password() && secured.to_string() == "rtsps://cam/1");
+        assert_eq!(url("rtsps://me:hunter2@cam/1"), Err(SourceUrlError::Credentials));
         assert!(matches!(url("rtsp:///1"), Err(SourceUrlError::Camera(_))));
         let device = url("onvif://10.0.0.7:8080").unwrap();
         assert!(device.is_live() && device.to_string() == "onvif://10.0.0.7:8080");
@@ -468,6 +503,23 @@ mod tests {
             let error = parse(&format!(r#"{{"url":"rtsp://cam/1",{field}}}"#)).unwrap_err().to_string();
             assert!(error.contains("for ONVIF devices"), "{error}");
         }
+    }
+
+    #[test]
+    fn tls_is_for_who_speaks_it() {
+        let parse = |json: &str| serde_json::from_str::<Source>(json);
+        for source in [r#"{"url":"rtsps://cam/1","tls":"any"}"#, r#"{"url":"onvif://cam","tls":"any"}"#] {
+            assert_eq!(serde_json::to_string(&parse(source).unwrap()).unwrap(), source);
+        }
+        let default = parse(r#"{"url":"rtsps://cam/1","tls":"verify"}"#).unwrap();
+        assert_eq!(serde_json::to_string(&default).unwrap(), r#"{"url":"rtsps://cam/1"}"#);
+        for url in ["rtsp://cam/1", "https://cam/1", "/a.mp4", "push:"] {
+            let error = parse(&format!(r#"{{"url":"{url}","tls":"any"}}"#)).unwrap_err().to_string();
+            assert!(error.contains("source.tls is for cameras by rtsps://"), "{error}");
+        }
+        let error = parse(r#"{"url":"rtsps://cam/1","transport":"udp"}"#).unwrap_err().to_string();
+        assert!(error.contains("source.transport udp can't go through TLS"), "{error}");
+        assert!(parse(r#"{"url":"rtsps://cam/1","tls":"none"}"#).is_err());
     }
 
     #[test]

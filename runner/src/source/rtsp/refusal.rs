@@ -5,21 +5,34 @@ use url::Url;
 
 use crate::source::SourceError;
 
-/// Where cameras listen if their address names no other port.
+/// Where cameras listen if their address names no other port: by RTSP, and by RTSP within TLS.
 const PORT: u16 = 554;
+const PORT_TLS: u16 = 322;
+
+pub(super) fn port(url: &Url) -> u16 {
+    url.port().unwrap_or(if url.scheme() == "rtsps" { PORT_TLS } else { PORT })
+}
+
+/// There is no connection.
+pub(super) fn unreachable(url: &Url, why: &str) -> SourceError {
+    let what = format!("nothing accepts connections at {}:{} ({why})", url.host_str().unwrap_or_default(), port(url));
+    SourceError::Session { what }
+}
+
+/// The settings refuse it; an ONVIF device may name such an address all the same.
+pub(super) fn udp_in_tls() -> SourceError {
+    let what = "the camera's address is one of rtsps://, and source.transport udp can't go through TLS: leave it out";
+    SourceError::NoStream { what: what.to_owned() }
+}
 
 /// While the session is being made. `known`: a user name was sent.
 pub(super) fn opening(error: &retina::Error, url: &Url, known: bool) -> SourceError {
     let Some(status) = error.status_code() else {
-        let text = first_line(error);
-        let what = match text.strip_prefix("Unable to connect to RTSP server: ") {
-            Some(why) => {
-                let port = url.port().unwrap_or(PORT);
-                format!("nothing accepts connections at {}:{port} ({why})", url.host_str().unwrap_or_default())
-            }
-            None => text,
+        let what = first_line(error);
+        return match what.strip_prefix("Unable to connect to RTSP server: ") {
+            Some(why) => unreachable(url, why),
+            None => SourceError::Session { what },
         };
-        return SourceError::Session { what };
     };
     let what = match (status, known) {
         (401 | 403, true) => "the camera refused the user name or the password".to_owned(),
