@@ -96,7 +96,7 @@ bench-pipeline: deps nats $(if $(KADR_FIXTURES),,clip) ## measure the whole way 
 	@scripts/peers.sh || true
 	@cargo bench --locked -p kadr --bench pipeline -- $(if $(filter file,$(origin CLIP)),,"$(CLIP)")
 
-bench-live: deps nats ## measure cameras and live video, as lines of JSON: [BENCH="glass idle cameras"] or BENCH=soak [MINUTES=n]
+bench-live: deps nats ## measure cameras and live video, as lines of JSON: [BENCH="glass first idle cameras"] or BENCH=soak [MINUTES=n]
 	@test -n "$(KADR_FIXTURES)" || { echo 'kadr: set KADR_FIXTURES to the folder of reference data' >&2; exit 1; }
 	@cargo bench --locked -p kadr --bench live -- $(BENCH)
 

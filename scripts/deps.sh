@@ -4,7 +4,7 @@
 # It installs no Rust and nothing of kadr's own (that goes into .kadr by nats.sh and clip.sh).
 # usage: scripts/deps.sh [test|ci]     test: also what only tests use (a PostgreSQL server)
 #                                      ci: also what only the checks of scripts and container files use, Python's venv, and
-#                                      GStreamer: its RTSP server, which tests take for a camera, and a player; a browser
+#                                      GStreamer: its RTSP server, which tests take for a camera, and a player; mpv; a browser
 set -eu
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -32,6 +32,7 @@ missing() {
         has_venv || echo python3-venv
         has chromedriver || echo chromium chromium-driver
         has gst-launch-1.0 || echo gstreamer1.0-tools
+        has mpv || echo mpv
         has_camera || echo gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
         has_camera_tls || echo glib-networking
         has openssl || echo openssl
@@ -69,7 +70,7 @@ for package in $packages; do
     postgresql)
         echo "kadr: warning: PostgreSQL's server is missing; tests that need it will fail. To mend it: $command" >&2
         ;;
-    shellcheck | python3-yaml | python3-venv | python3-gi | gir1.2-* | gstreamer1.0-* | glib-networking | openssl | chromium*)
+    shellcheck | python3-yaml | python3-venv | python3-gi | gir1.2-* | gstreamer1.0-* | mpv | glib-networking | openssl | chromium*)
         echo "kadr: warning: $package is missing; what it checks is left out. To mend it: $command" >&2
         ;;
     *)

@@ -1,6 +1,7 @@
 //! `make bench-live`: what watching cameras costs and how far behind it is, a JSON line for each figure.
 //!
 //! - [`glass`]: from the camera's frame to the annotated one at a player, and how much of that is kadr's;
+//! - [`first`]: how long a new viewer waits for its first picture;
 //! - [`load`]: how many cameras this machine carries at five analysed frames a second, and what binds it; what one costs that
 //!   nobody watches;
 //! - [`soak`]: memory over many reconnects (`soak` as argument, `MINUTES`).
@@ -10,6 +11,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark that can't go on must say so")]
 
+mod first;
 mod glass;
 mod load;
 mod soak;
@@ -27,6 +29,9 @@ fn main() {
     runtime.block_on(async {
         if wanted("glass") {
             glass::measure().await;
+        }
+        if wanted("first") {
+            first::measure().await;
         }
         if wanted("idle") {
             load::idle().await;

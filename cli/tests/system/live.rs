@@ -59,6 +59,49 @@ async fn watch(address: String, frames: usize) -> Vec<Vec<u8>> {
     output.stdout.chunks_exact(320 * 240 * 3).map(<[u8]>::to_vec).collect()
 }
 
+/// The same by mpv.
+async fn watch_by_mpv(address: String, frames: usize) -> Vec<Vec<u8>> {
+    let mut command = Command::new("mpv");
+    command.args(["--no-config", "--really-quiet", "--no-audio", "--of=rawvideo", "--ovc=rawvideo", "--o=-"]);
+    command.args(["--vf=format=rgb24", &format!("--frames={frames}"), &address]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await.expect("frames in time").unwrap();
+    output.stdout.chunks_exact(320 * 240 * 3).map(<[u8]>::to_vec).collect()
+}
+
+/// Whether GStreamer plays an address: its elements are separated by spaces, and the last one ends after some pictures.
+async fn gstreamer(address: &str, elements: &str) {
+    let mut command = Command::new("gst-launch-1.0");
+    command.args(["-q", "souphttpsrc", &format!("location={address}"), "is-live=true", "!"]);
+    command.args(elements.split(' ')).args(["!", "fakesink", "num-buffers=20"]);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await.expect("it ends in time").unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{address} {elements}: {said}");
+}
+
+/// What ffprobe says of a video: its codec, profile and size.
+async fn probe(address: &str) -> String {
+    let mut command = Command::new("ffprobe");
+    command.args([
+        "-v",
+        "error",
+        "-select_streams",
+        "v",
+        "-of",
+        "csv=p=0",
+        "-show_entries",
+        "stream=codec_name,width,height",
+    ]);
+    if address.starts_with("rtsp") {
+        command.args(["-rtsp_transport", "tcp"]);
+    }
+    command.arg(address).kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await.expect("an answer in time").unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned()
+}
+
 /// Pixels that are colourful: lines and labels.
 fn colourful(frame: &[u8]) -> usize {
     let spread = |pixel: &[u8]| pixel.iter().max().unwrap() - pixel.iter().min().unwrap();
@@ -100,19 +143,26 @@ async fn players_see_the_camera_with_every_object_marked() {
     assert_eq!(stream.cached_info().state.messages, 0, "nobody watches, nothing is made");
 
     let rtsp = up.rtsp("gate").await;
-    let players = [
-        ("mp4", watch(format!("{live}.mp4"), 40)),
-        ("m3u8", watch(format!("{live}.m3u8"), 40)),
-        ("rtsp", watch(rtsp, 40)),
-        ("mjpeg", watch(format!("{live}.mjpeg"), 20)),
-    ];
-    let seen = futures::future::join_all(players.map(|(kind, frames)| async move { (kind, frames.await) })).await;
-    for (kind, frames) in seen {
+    let addresses = [".mp4", ".m3u8", ".mjpeg"].map(|kind| format!("{live}{kind}")).into_iter().chain([rtsp]);
+    let players = addresses.clone().map(|address| async {
+        let by_mpv = watch_by_mpv(address.clone(), 20).await;
+        [(format!("{address} by mpv"), by_mpv), (address.clone(), watch(address, 40).await)]
+    });
+    let seen = futures::future::join_all(players).await;
+    for (kind, frames) in seen.into_iter().flatten() {
         assert!(frames.len() >= 20, "{kind}: {} frames", frames.len());
         let marked = frames.iter().filter(|frame| colourful(frame) > 100).count();
         assert!(marked * 10 > frames.len() * 9, "{kind}: {marked} of {} frames are marked", frames.len());
         assert!(frames.iter().all(|frame| captioned(frame)), "{kind}: the name and the time");
     }
+    for address in addresses {
+        let codec = if address.ends_with("mjpeg") { "mjpeg" } else { "h264" };
+        assert_eq!(probe(&address).await, format!("{codec},320,240"), "{address}");
+    }
+    let decode = "h264parse ! openh264dec";
+    gstreamer(&format!("{live}.mp4"), &format!("qtdemux ! {decode}")).await;
+    gstreamer(&format!("{live}.m3u8"), &format!("hlsdemux ! qtdemux ! {decode}")).await;
+    gstreamer(&format!("{live}.mjpeg"), "multipartdemux ! jpegdec").await;
     // The page names what it plays by addresses that are there.
     let page = reqwest::get(&live).await.unwrap().text().await.unwrap();
     assert!(page.contains("live.mp4"), "{page}");

@@ -43,6 +43,8 @@ const KEY_EVERY_MS: f64 = 1_000.0;
 /// The first ones are followed sooner, so that players of segments have some soon: browsers don't begin with less than three.
 const FIRST_KEY_AFTER_MS: f64 = 300.0;
 const FIRST_KEYS: u64 = 3;
+/// The year 2026 began then.
+const EPOCH_MS: u64 = 1_767_225_600_000;
 /// A picture that can't be handed over for so long is left out.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -199,11 +201,11 @@ impl Studio {
                 SourceInfo { size, frame_rate: FrameRate::DEFAULT, timescale: NonZeroU32::MIN, frames: None, colour };
             // Key frames come by the clock of the video, whatever its rate.
             let encoder = Encoder::new(&info, f64::INFINITY).map_err(|error| chain(&error))?;
-            // By the clock, so that those of another runner, or of another attempt, are others and higher. No more than ten key
-            // frames come in a second.
+            // By the clock, so that those of another runner, or of another attempt, are others and higher. No more than five key
+            // frames come in a second; and some players keep a segment's number in 31 bits, which are enough until 2039.
             let now = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
             let stream = next(&self.numbers.stream, now);
-            let group = next(&self.numbers.group, now / 100) - 1;
+            let group = next(&self.numbers.group, now.saturating_sub(EPOCH_MS) / 200) - 1;
             self.coder = Some(Coder { encoder, size, colour, stream, group, keys: 0, key_ms: 0.0, frames: 0 });
         }
         // A new encoder begins with one anyway.

@@ -11,6 +11,7 @@ mod onvif;
 mod oxvif;
 mod peer;
 mod playing;
+mod scripted;
 mod secured;
 
 use std::time::Duration;

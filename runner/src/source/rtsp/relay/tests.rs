@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use kadr_shared::settings::{Tls, Transport};
+use kadr_shared::settings::{Quirks, Tls, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -10,8 +10,16 @@ use crate::source::Deadlines;
 async fn relay() -> (Relay, TcpStream) {
     let camera = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("rtsp://{}/cam", camera.local_addr().unwrap()).parse().unwrap();
-    let (transport, tls, deadlines) = (Transport::Tcp, Tls::default(), Deadlines::default());
-    let access = Access { url, credentials: None, transport, tls, deadlines, keep_coded: false, device: None };
+    let access = Access {
+        url,
+        credentials: None,
+        transport: Transport::Tcp,
+        tls: Tls::default(),
+        quirks: Quirks::new(),
+        deadlines: Deadlines::default(),
+        keep_coded: false,
+        device: None,
+    };
     let relay = Relay::open(&access).await.unwrap();
     (relay, camera.accept().await.unwrap().0)
 }
