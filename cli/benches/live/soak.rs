@@ -21,8 +21,7 @@ pub(crate) async fn measure() {
     let system = System::start().await;
     let clip = fixtures().join("clips/highway.mp4");
     let mut camera = TestCamera::start(&clip, 3, None, None);
-    let settings =
-        json!({"source": {"url": camera.url()}, "model": "yolov8n", "outputs": {"record": {"keep_bytes": 50_000_000}}});
+    let settings = json!({"source": {"url": camera.url()}, "model": "yolov8n", "preprocess": {"fps": 5}, "outputs": {"record": {"keep_bytes": 50_000_000}}});
     system.run("soak", settings).await;
     let live = format!("{}/v1/scenarios/soak/live.mp4", system.api);
     let watch = || {

@@ -12,13 +12,13 @@ pub trait Live: Send {
     /// Frames a second, where the source says so.
     fn rate(&self) -> Option<f64>;
 
-    /// The next frame, numbered from 0 without holes. Blocks.
-    fn next_frame(&mut self) -> Result<Frame, SourceError>;
+    /// The next frame, numbered from 0 without holes. Blocks. None: something came that is no frame, and was counted as lost.
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
 
     /// Waits for the next frame as [`next_frame`](Self::next_frame) does, and leaves it: nobody wants to see it. What costs
     /// more than receiving it is left out where that can be; the next call may still want a frame.
-    fn pass_frame(&mut self) -> Result<Passed, SourceError> {
-        self.next_frame().map(|frame| Passed { pts_ms: frame.pts_ms })
+    fn pass_frame(&mut self) -> Result<Option<Passed>, SourceError> {
+        Ok(self.next_frame()?.map(|frame| Passed { pts_ms: frame.pts_ms }))
     }
 
     /// What was left out since the last call.

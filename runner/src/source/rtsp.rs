@@ -293,11 +293,11 @@ impl Live for RtspSource {
         Some(self.info.frame_rate.hz())
     }
 
-    fn next_frame(&mut self) -> Result<Frame, SourceError> {
-        Source::next_frame(self).and_then(|frame| frame.ok_or(SourceError::Gone))
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        Source::next_frame(self)
     }
 
-    fn pass_frame(&mut self) -> Result<Passed, SourceError> {
+    fn pass_frame(&mut self) -> Result<Option<Passed>, SourceError> {
         let (frame, shown) = self.receive()?;
         let (key, bytes) = (frame.is_random_access_point(), frame.data().len());
         if !self.backlog.keep((frame, shown), key, bytes) {
@@ -307,7 +307,7 @@ impl Live for RtspSource {
         if !self.comes_late(shown) {
             self.passed = shown.micros;
         }
-        Ok(Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 })
+        Ok(Some(Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 }))
     }
 
     fn take_coded(&mut self) -> Vec<Coded> {

@@ -49,6 +49,8 @@ pub struct ImageStream {
     /// Whose number is not known yet.
     unanswered: Option<async_nats::Subject>,
     began: Option<Instant>,
+    /// Since when a picture is waited for, and why the last image was none.
+    waiting: Option<(Instant, Option<SourceError>)>,
     given: u64,
     busy: Arc<AtomicU64>,
     unreadable: u64,
@@ -64,8 +66,12 @@ impl ImageStream {
         let receiver = runtime.spawn(http::receive(answered, mailbox.clone(), busy.clone()));
         let mut stream = Self::new(runtime, stop, mailbox, receiver, busy);
         stream.idle = Some(access.deadlines.idle);
-        stream.first = Some(stream.next_picture(Some(access.deadlines.first_frame))?);
-        Ok(stream)
+        loop {
+            stream.first = stream.next_picture(Some(access.deadlines.first_frame))?;
+            if stream.first.is_some() {
+                return Ok(stream);
+            }
+        }
     }
 
     /// Begins to listen for images that somebody sends. Does not wait for any.
@@ -98,34 +104,34 @@ impl ImageStream {
             first: None,
             unanswered: None,
             began: None,
+            waiting: None,
             given: 0,
             busy,
             unreadable: 0,
         }
     }
 
-    /// The next one that can be read; an error if there is none in time.
-    fn next_picture(&mut self, deadline: Option<Duration>) -> Result<(Arrived, Picture), SourceError> {
-        let (begun, mut last) = (Instant::now(), None);
-        loop {
-            let left = deadline.map_or(FOR_EVER, |deadline| deadline.saturating_sub(begun.elapsed()));
-            let next = until(&self.runtime, &self.stop, left, self.mailbox.next()).ok_or(SourceError::Stopped)?;
-            let mut arrived = match (next, deadline) {
-                (Some(next), _) => next?,
-                (None, None) => continue,
-                (None, Some(after)) => {
-                    let silent = SourceError::Silent { what: "send an image", after };
-                    return Err(last.map_or(silent, |why| SourceError::NoImage { source: Box::new(why) }));
-                }
-            };
-            match decode(&arrived.body) {
-                Ok(picture) => return Ok((arrived, picture)),
-                Err(error) => {
-                    debug!(error = chain(&error), "an image can't be read");
-                    self.unreadable += 1;
-                    self.answer(arrived.reply.take(), &ImageReply::Unreadable { error: chain(&error) });
-                    last = Some(error);
-                }
+    /// The next one; none: it can't be read. An error if there was none that can be for so long.
+    fn next_picture(&mut self, deadline: Option<Duration>) -> Result<Option<(Arrived, Picture)>, SourceError> {
+        let (since, last) = self.waiting.take().unwrap_or_else(|| (Instant::now(), None));
+        let left = deadline.map_or(FOR_EVER, |deadline| deadline.saturating_sub(since.elapsed()));
+        let next = until(&self.runtime, &self.stop, left, self.mailbox.next()).ok_or(SourceError::Stopped)?;
+        let mut arrived = match (next, deadline) {
+            (Some(next), _) => next?,
+            (None, None) => return Ok(None),
+            (None, Some(after)) => {
+                let silent = SourceError::Silent { what: "send an image", after };
+                return Err(last.map_or(silent, |why| SourceError::NoImage { source: Box::new(why) }));
+            }
+        };
+        match decode(&arrived.body) {
+            Ok(picture) => Ok(Some((arrived, picture))),
+            Err(error) => {
+                debug!(error = chain(&error), "an image can't be read");
+                self.unreadable += 1;
+                self.answer(arrived.reply.take(), &ImageReply::Unreadable { error: chain(&error) });
+                self.waiting = Some((since, Some(error)));
+                Ok(None)
             }
         }
     }
@@ -142,17 +148,18 @@ impl Live for ImageStream {
         None
     }
 
-    fn next_frame(&mut self) -> Result<Frame, SourceError> {
-        let (mut arrived, picture) = match self.first.take() {
-            Some(first) => first,
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        let next = match self.first.take() {
+            Some(first) => Some(first),
             None => self.next_picture(self.idle)?,
         };
+        let Some((mut arrived, picture)) = next else { return Ok(None) };
         self.unanswered = arrived.reply.take();
         let began = *self.began.get_or_insert(arrived.at);
         let number = self.given;
         self.given += 1;
         let pts_ms = arrived.at.saturating_duration_since(began).as_secs_f64() * 1000.0;
-        Ok(Frame { number, pts_ms, captured_at: arrived.taken, picture })
+        Ok(Some(Frame { number, pts_ms, captured_at: arrived.taken, picture }))
     }
 
     fn losses(&mut self) -> Losses {

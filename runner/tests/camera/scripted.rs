@@ -131,8 +131,9 @@ fn a_new_parameter_set_in_the_middle_of_a_session_changes_the_size() {
         let units = parts.iter().flatten().zip((0..).step_by(FRAME as usize));
         units.into_iter().try_for_each(|(unit, ticks)| sender.unit(line, ticks, unit))
     });
-    let mut source = Ground::new().open(&access(&peer.url)).unwrap();
-    let frames = frames(&mut source, 60);
+    let ground = Ground::new();
+    let mut source = ground.open(&access(&peer.url)).unwrap();
+    let frames = frames(&mut source, 55);
     for (n, frame) in frames.iter().enumerate() {
         let (width, height) = [(320, 240), (640, 480), (160, 120)][n / 20];
         assert_eq!(frame.picture.size(), Size { width, height }, "frame {n}");
@@ -143,7 +144,7 @@ fn a_new_parameter_set_in_the_middle_of_a_session_changes_the_size() {
 
 /// What is told of when the frames were taken, by a camera whose clock is 20 s behind, and when the test began.
 fn taken(ssrc: u32, behind: Duration, quirks: &[Quirk]) -> (Vec<Frame>, Timestamp) {
-    let (units, now) = (coded("320x240", 30), Timestamp::now());
+    let (units, now) = (coded("320x240", 35), Timestamp::now());
     let then = Timestamp::from_millis(now.as_millis() - i64::try_from(behind.as_millis()).unwrap());
     let peer = playing(move |line| {
         let mut sender = Sender { sequence: 1 };
@@ -155,7 +156,8 @@ fn taken(ssrc: u32, behind: Duration, quirks: &[Quirk]) -> (Vec<Frame>, Timestam
         }
         Ok(())
     });
-    let mut source = Ground::new().open(&with(&peer.url, quirks)).unwrap();
+    let ground = Ground::new();
+    let mut source = ground.open(&with(&peer.url, quirks)).unwrap();
     (frames(&mut source, 30), now)
 }
 
@@ -182,7 +184,7 @@ fn frames_were_taken_when_the_cameras_reports_say() {
 /// A clock that runs ten times too fast.
 #[test]
 fn a_camera_whose_times_are_wrong_is_timed_by_its_frames() {
-    let units = coded("320x240", 30);
+    let units = coded("320x240", 35);
     let peer = playing(move |line| {
         let mut sender = Sender { sequence: 1 };
         (0..).zip(&units).try_for_each(|(n, unit)| sender.unit(line, n * 10 * FRAME, unit))
@@ -198,7 +200,7 @@ fn a_camera_whose_times_are_wrong_is_timed_by_its_frames() {
 
 #[test]
 fn a_camera_that_announces_another_number_is_borne_where_that_is_known() {
-    let units = coded("320x240", 30);
+    let units = coded("320x240", 35);
     let peer = Peer::start(move |asked, line| {
         if asked.method() != "PLAY" {
             return line.answer_well(asked);

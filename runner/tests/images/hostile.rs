@@ -101,6 +101,18 @@ fn images_that_can_not_be_read_are_told_when_there_are_no_others() {
     let mut source = ground.open(&access(&url)).unwrap();
     assert_eq!(frames(&mut source, 1).len(), 1);
     assert_eq!(source.losses().unreadable, 1);
+    // One that nothing good follows is told of at once.
+    let image = jpeg("64x48", 20);
+    let url = peer(move |_, stream| {
+        stream.write_all(STREAM.as_bytes())?;
+        part(stream, &image)?;
+        part(stream, &image[..image.len() / 8])?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    });
+    let mut source = ground.open(&access(&url)).unwrap();
+    assert_eq!(frames(&mut source, 1).len(), 1);
+    assert!(source.next_frame().unwrap().is_none());
+    assert_eq!(source.losses().unreadable, 1);
 }
 
 #[test]

@@ -65,6 +65,15 @@ fn impatient(url: &str) -> Access {
     Access { deadlines: Deadlines { answer, first_frame, idle }, ..access(url) }
 }
 
+/// What ends it, whatever comes before.
+fn end(source: &mut ImageStream) -> String {
+    loop {
+        if let Err(error) = source.next_frame() {
+            return error.to_string();
+        }
+    }
+}
+
 fn frames(source: &mut ImageStream, count: usize) -> Vec<Frame> {
-    (0..count).map(|_| source.next_frame().unwrap()).collect()
+    std::iter::from_fn(|| Some(source.next_frame().unwrap())).flatten().take(count).collect()
 }

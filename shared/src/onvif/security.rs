@@ -9,6 +9,7 @@ use ring::{
 use super::{OnvifError, soap::Credentials, xml::escaped};
 
 const NAMESPACE: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity";
+const ENCODING: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-soap-message-security-1.0#Base64Binary";
 const PROFILE: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-username-token-profile-1.0";
 
 /// The header for a request that is made at `created`, by the device's own clock.
@@ -21,7 +22,7 @@ pub(super) fn header(credentials: &Credentials, created: &str) -> Result<String,
         "<wsse:Security s:mustUnderstand=\"1\" xmlns:wsse=\"{NAMESPACE}-secext-1.0.xsd\" \
          xmlns:wsu=\"{NAMESPACE}-utility-1.0.xsd\"><wsse:UsernameToken><wsse:Username>{user}</wsse:Username>\
          <wsse:Password Type=\"{PROFILE}#PasswordDigest\">{digest}</wsse:Password>\
-         <wsse:Nonce EncodingType=\"{NAMESPACE}-soap-message-security-1.0#Base64Binary\">{nonce}</wsse:Nonce>\
+         <wsse:Nonce EncodingType=\"{ENCODING}\">{nonce}</wsse:Nonce>\
          <wsu:Created>{created}</wsu:Created></wsse:UsernameToken></wsse:Security>"
     ))
 }

@@ -155,13 +155,14 @@ impl Thread {
         let stream = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
         loop {
             let came = if self.wants_frames() {
-                source.next_frame().map(Came::Frame)
+                source.next_frame().map(|frame| frame.map(Came::Frame))
             } else {
-                source.pass_frame().map(Came::Passed)
+                source.pass_frame().map(|passed| passed.map(Came::Passed))
             };
             self.count(source.losses());
             let came = match came {
-                Ok(came) => came,
+                Ok(Some(came)) => came,
+                Ok(None) => continue,
                 Err(error) => return Ok(error),
             };
             if std::mem::take(down) {
