@@ -73,7 +73,7 @@ fn a_description_without_h264_is_refused_with_what_was_found() {
 }
 
 /// What may lie in buffers on the way, the system's own included, once nobody reads any more.
-const ON_THE_WAY: u64 = 8 << 20;
+const ON_THE_WAY: u64 = 16 << 20;
 
 /// Such a camera is refused at once, and with these words.
 fn refused_early(peer: &Peer, words: &str) {
