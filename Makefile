@@ -20,6 +20,12 @@ KADR_PEERS ?= $(abspath .kadr/peers)
 export KADR_PEERS
 endif
 
+# An ONVIF device of somebody else's, once scripts/onvif-device.sh has built it.
+ifneq ($(wildcard .kadr/onvif-device),)
+KADR_ONVIF_DEVICE ?= $(abspath .kadr/onvif-device)
+export KADR_ONVIF_DEVICE
+endif
+
 # Folders of weights, in the order of search. Absolute: tests run in the folders of their crates.
 ifeq ($(wildcard ../shared/models),)
 KADR_MODELS ?= $(abspath models)

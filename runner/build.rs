@@ -1,10 +1,13 @@
-//! Tells the tests whether the reference data is there, so that without it they are reported as ignored, not as passed.
+//! Tells the tests whether the reference data and the peer are there, so that without them they are reported as ignored, not as
+//! passed.
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=KADR_FIXTURES");
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-check-cfg=cfg(kadr_fixtures)");
-    if std::env::var_os("KADR_FIXTURES").is_some_and(|folder| !folder.is_empty()) {
-        println!("cargo:rustc-cfg=kadr_fixtures");
+    for (variable, name) in [("KADR_FIXTURES", "kadr_fixtures"), ("KADR_ONVIF_DEVICE", "kadr_onvif_device")] {
+        println!("cargo:rerun-if-env-changed={variable}");
+        println!("cargo:rustc-check-cfg=cfg({name})");
+        if std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
+            println!("cargo:rustc-cfg={name}");
+        }
     }
 }

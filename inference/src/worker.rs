@@ -112,7 +112,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
             [] => First::Nothing,
             _ => First::WarmUp,
         };
-        let signs = signs::run(nats.clone(), worker.clone(), slot.clone());
+        let signs = signs::run(nats.clone(), worker.clone(), lanes * batch, slot.clone());
         serving.spawn(serve(slot, first, pullers, signs, stop.clone()));
     }
     // The pullers hold the only ways in: when the last one ends, the queues run dry and the lanes end.

@@ -27,8 +27,8 @@ pub(crate) struct Runners {
 #[derive(Clone, Copy)]
 enum Heard {
     At(Instant),
-    /// It said goodbye.
-    Left,
+    /// It said goodbye. What it said of its scenarios before comes by another stream, and may come later.
+    Left(Instant),
 }
 
 impl Runners {
@@ -43,7 +43,7 @@ impl Runners {
         let goodbye = entry.message.headers.as_ref().is_some_and(|h| h.get("KV-Operation").is_some());
         match serde_json::from_slice::<RunnerBeat>(&entry.message.payload) {
             Ok(_) => self.heard.insert(runner, Heard::At(now)),
-            Err(_) if goodbye => self.heard.insert(runner, Heard::Left),
+            Err(_) if goodbye => self.heard.insert(runner, Heard::Left(now)),
             // The marker of an expired key: when its runner was last there, this clock knows better.
             Err(_) => None,
         };
@@ -61,24 +61,20 @@ impl Runners {
         if now.duration_since(self.heard_any) > DEAF {
             return false;
         }
-        let last = match self.heard.get(runner) {
-            Some(Heard::Left) => return now.duration_since(self.listening_since) > SLACK,
-            Some(Heard::At(at)) => (*at).max(self.listening_since),
-            None => self.listening_since,
+        let (last, patience) = match self.heard.get(runner) {
+            Some(Heard::Left(at)) => (*at, SLACK),
+            Some(Heard::At(at)) => (*at, NODE_TTL + SLACK),
+            None => (self.listening_since, NODE_TTL + SLACK),
         };
-        now.duration_since(last) > NODE_TTL + SLACK
+        now.duration_since(last.max(self.listening_since)) > patience
     }
 
     /// Forgets those that were not heard for long.
     pub(crate) fn tidy(&mut self, now: Instant) {
-        self.heard.retain(|_, heard| match heard {
-            Heard::At(at) => now.duration_since(*at) < 10 * NODE_TTL,
-            Heard::Left => true,
+        self.heard.retain(|_, heard| {
+            let (Heard::At(at) | Heard::Left(at)) = heard;
+            now.duration_since(*at) < 10 * NODE_TTL
         });
-        // Goodbyes have no time; a bound keeps a flood of short-lived runners from filling the map.
-        if self.heard.len() > 10_000 {
-            self.heard.retain(|_, heard| matches!(heard, Heard::At(_)));
-        }
     }
 }
 
@@ -109,5 +105,19 @@ mod tests {
         assert!(!runners.is_gone(&r1, now));
         let now = listen(&mut runners, now, 3);
         assert!(runners.is_gone(&r1, now));
+    }
+    #[test]
+    fn what_a_runner_said_before_its_goodbye_may_come_after_it() {
+        let (start, r1) = (Instant::now(), "r1".parse().unwrap());
+        let mut runners = Runners::new(start);
+        let now = listen(&mut runners, start, 8);
+        runners.heard.insert("r1".parse().unwrap(), Heard::Left(now));
+        let now = listen(&mut runners, now, 1);
+        assert!(!runners.is_gone(&r1, now));
+        let now = listen(&mut runners, now, 1);
+        assert!(runners.is_gone(&r1, now), "0.6 s: it does not come any more");
+        let now = listen(&mut runners, now, 80);
+        runners.tidy(now);
+        assert!(runners.heard.is_empty() && runners.is_gone(&r1, now));
     }
 }

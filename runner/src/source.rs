@@ -33,7 +33,7 @@ use kadr_shared::{geometry::Size, message::frame::Colour, time::Timestamp};
 
 pub use self::{
     error::SourceError,
-    live::{Live, Losses},
+    live::{Live, Losses, Passed},
     rtsp::{Access, Deadlines, RtspSource, relay::framing},
     stream::{ImageStream, Published},
 };

@@ -4,6 +4,7 @@
 
 mod outputs;
 mod preprocess;
+mod quirk;
 mod source;
 mod text;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use self::{
     outputs::{Between, KeepDays, Outputs, Overlay, Record, Recorded, Scale},
     preprocess::{Preprocess, PreprocessError, Region},
+    quirk::{Quirk, Quirks},
     source::{Fps, FpsError, Misplaced, Pace, Source, SourceUrl, SourceUrlError, Tls, Transport},
     text::{TextFormat, Webhook, WebhookUrl, WebhookUrlError},
 };

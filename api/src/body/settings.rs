@@ -73,6 +73,10 @@ struct Source {
     #[oai(skip_serializing_if_is_none)]
     #[serde(skip_serializing_if = "Option::is_none")]
     profile: Option<String>,
+    /// Of a camera by RTSP: what is known to be wrong with it.
+    #[oai(default, skip_serializing_if_is_empty)]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    quirks: Vec<Quirk>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
@@ -93,6 +97,24 @@ enum Tls {
     Verify,
     /// Whoever answers, also with a certificate that is signed by nobody else.
     Any,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
+#[oai(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+enum Quirk {
+    /// The times of its packets are of no use: a frame is shown when it came.
+    WrongTimes,
+    /// The time of day that it reports is wrong: a frame was taken when it came.
+    WrongClock,
+    /// What it says of the number of its first packet is wrong.
+    WrongSequence,
+    /// Its reports carry the number of another sender than its packets do.
+    ForeignReports,
+    /// It goes on sending, or keeps the viewer's place, when the connection is closed: it is told until it has heard it.
+    StaleSessions,
+    /// It does not bear being told that a session ends.
+    NoTeardown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Enum)]
@@ -292,7 +314,8 @@ impl From<&Settings> for SettingsBody {
 
 impl From<&settings::Source> for Source {
     fn from(source: &settings::Source) -> Self {
-        let settings::Source { url, username, secret: _, transport, tls, fps, pace, looped, size, profile } = source;
+        let settings::Source { url, username, secret: _, transport, tls, fps, pace, looped, size, profile, quirks } =
+            source;
         let transport = match transport {
             settings::Transport::Tcp => None,
             settings::Transport::Udp => Some(Transport::Udp),
@@ -316,6 +339,20 @@ impl From<&settings::Source> for Source {
             looped: looped.then_some(true),
             size: size.map(|size| size.to_string()),
             profile: profile.clone(),
+            quirks: quirks.iter().copied().map(Quirk::from).collect(),
+        }
+    }
+}
+
+impl From<settings::Quirk> for Quirk {
+    fn from(quirk: settings::Quirk) -> Self {
+        match quirk {
+            settings::Quirk::WrongTimes => Self::WrongTimes,
+            settings::Quirk::WrongClock => Self::WrongClock,
+            settings::Quirk::WrongSequence => Self::WrongSequence,
+            settings::Quirk::ForeignReports => Self::ForeignReports,
+            settings::Quirk::StaleSessions => Self::StaleSessions,
+            settings::Quirk::NoTeardown => Self::NoTeardown,
         }
     }
 }
@@ -449,7 +486,8 @@ mod tests {
     use super::*;
 
     const FULL: &str = r#"{"source": {"url": "onvif://cam", "username": "me", "transport": "udp", "tls": "any", "fps": 10.0,
-        "size": "1280x720", "profile": "main"}, "model": "yolov8s",
+        "size": "1280x720", "profile": "main", "quirks": ["wrong_times", "wrong_clock", "wrong_sequence", "foreign_reports",
+            "stale_sessions"]}, "model": "yolov8s",
         "preprocess": {"crop": {"left": 0, "top": 2, "width": 64, "height": 32}, "fps": 5.0, "grey": true,
             "masks": [[[0, 0], [9, 0], [9, 9]]]},
         "analysis": {"input_size": "640x384", "confidence": 0.7, "iou": 0.1, "class_agnostic": true, "classes": ["car", "bus"]},

@@ -94,7 +94,7 @@ impl System {
     /// Processor time that the threads have taken so far, in seconds, by their names; all of its NATS server's under that name.
     pub(crate) fn threads(&self) -> BTreeMap<String, f64> {
         let mut threads = BTreeMap::new();
-        for child in self.children() {
+        for child in children(self.process.id()) {
             if let Some((name, seconds)) = time_of(&format!("/proc/{child}/stat")) {
                 *threads.entry(name).or_default() += seconds;
             }
@@ -109,18 +109,19 @@ impl System {
         threads
     }
 
-    fn children(&self) -> Vec<u32> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap().flatten();
-        let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-        children
-            .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-            .collect()
-    }
-
     /// Memory that is in use, in MB: kadr's, and its NATS server's.
     pub(crate) fn memory(&self) -> [f64; 2] {
-        [memory_of(self.process.id()), self.children().into_iter().map(memory_of).sum()]
+        [memory_of(self.process.id()), children(self.process.id()).into_iter().map(memory_of).sum()]
     }
+}
+
+/// The processes below this one: the NATS server is started by a shell that looks after it.
+fn children(of: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<u32> =
+        lists.flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    pids.into_iter().flat_map(|pid| std::iter::once(pid).chain(children(pid))).collect()
 }
 
 fn memory_of(pid: u32) -> f64 {

@@ -7,7 +7,7 @@ use kadr_shared::{
     filter::Rate,
     geometry::{InputSize, Size},
     id::ModelName,
-    settings::{DEFAULT_MODEL, Fps, Ratio},
+    settings::{DEFAULT_MODEL, Fps, Quirk, Ratio},
 };
 
 /// How frames are analysed.
@@ -99,6 +99,10 @@ pub struct SourceArgs {
     /// Of an ONVIF device: this profile and no other, by its token or name
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
+    /// What is known to be wrong with a camera by RTSP, separated by commas: wrong-times, wrong-clock, wrong-sequence,
+    /// foreign-reports, stale-sessions, no-teardown
+    #[arg(long, value_name = "QUIRKS", value_delimiter = ',')]
+    pub quirks: Vec<Quirk>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -192,6 +192,9 @@ fn given(args: SourceArgs) -> Result<Value> {
     if let Some(profile) = args.profile {
         source["profile"] = profile.into();
     }
+    if !args.quirks.is_empty() {
+        source["quirks"] = json!(args.quirks);
+    }
     Ok(source)
 }
 

@@ -14,7 +14,7 @@ use super::models::{Slot, chain};
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// For ever, of a model that is being served.
-pub(super) async fn run(nats: Nats, worker: WorkerId, slot: Arc<Slot>) {
+pub(super) async fn run(nats: Nats, worker: WorkerId, at_once: usize, slot: Arc<Slot>) {
     let subject = subjects::workers(&slot.model().name);
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -24,7 +24,7 @@ pub(super) async fn run(nats: Nats, worker: WorkerId, slot: Arc<Slot>) {
         if !nats.is_connected() {
             continue;
         }
-        let sign = Sign { worker: worker.clone(), weights: slot.weights(), frames: slot.frames() };
+        let sign = Sign { worker: worker.clone(), at_once, weights: slot.weights(), frames: slot.frames() };
         let sent = async {
             let body = serde_json::to_vec(&sign).map_err(|error| chain(&error))?;
             nats.client.publish(subject.clone(), body.into()).await.map_err(|error| chain(&error))

@@ -2,6 +2,7 @@
 //!
 //! A file waits for whoever takes its frames; a camera does not, and each is read in its own way.
 
+mod backoff;
 mod camera;
 mod file;
 mod kind;
@@ -100,6 +101,8 @@ pub(super) async fn open(
                 first: store.frames(),
                 shown_from_ms: store.next_shown_ms(),
                 inflight: job.limits.inflight,
+                model: job.settings.model.clone(),
+                workers: job.workers.clone(),
                 meter: meter.clone(),
                 watchers: watchers.clone(),
                 run: job.run,
@@ -136,7 +139,16 @@ async fn access(job: &Job, url: &Url, nats: &Nats) -> Result<Access, Stop> {
     let (transport, tls, deadlines) = (source.transport, source.tls, Deadlines::default());
     let wish = || Wish { size: source.size, fps: source.fps.map(Fps::get), profile: source.profile.clone() };
     let device = matches!(source.url, SourceUrl::Onvif(_)).then(wish);
-    Ok(Access { url: url.clone(), credentials, transport, tls, deadlines, keep_coded, device })
+    Ok(Access {
+        url: url.clone(),
+        credentials,
+        transport,
+        tls,
+        quirks: source.quirks.clone(),
+        deadlines,
+        keep_coded,
+        device,
+    })
 }
 
 /// A thread of its own: decoding blocks for as long as the source lives.

@@ -15,6 +15,12 @@ pub trait Live: Send {
     /// The next frame, numbered from 0 without holes. Blocks.
     fn next_frame(&mut self) -> Result<Frame, SourceError>;
 
+    /// Waits for the next frame as [`next_frame`](Self::next_frame) does, and leaves it: nobody wants to see it. What costs
+    /// more than receiving it is left out where that can be; the next call may still want a frame.
+    fn pass_frame(&mut self) -> Result<Passed, SourceError> {
+        self.next_frame().map(|frame| Passed { pts_ms: frame.pts_ms })
+    }
+
     /// What was left out since the last call.
     fn losses(&mut self) -> Losses {
         Losses::default()
@@ -28,6 +34,13 @@ pub trait Live: Send {
 
     /// The last frame has got this number in its run.
     fn numbered(&mut self, _number: u64) {}
+}
+
+/// A frame that came and was not wanted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Passed {
+    /// When it would be shown, in milliseconds after the first frame.
+    pub pts_ms: f64,
 }
 
 /// What a session left out by itself.

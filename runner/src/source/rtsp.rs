@@ -3,6 +3,7 @@
 //! One source is one session: what ends it, and every silence that is too long, is an error that says why; connecting
 //! again is the caller's business. Every await has a deadline and ends when the caller stops.
 
+mod backlog;
 mod clock;
 mod refusal;
 pub(super) mod relay;
@@ -18,12 +19,13 @@ use std::{
 use futures::StreamExt;
 use kadr_shared::{
     onvif::Wish,
-    settings::{Tls, Transport},
+    settings::{Quirk, Quirks, Tls, Transport},
     time::Timestamp,
 };
 use retina::{
     client::{
-        self, Credentials, Demuxed, PlayOptions, Session, SessionGroup, SessionOptions, SetupOptions, TeardownPolicy,
+        self, Credentials, Demuxed, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions, Session,
+        SessionGroup, SessionOptions, SetupOptions, TeardownPolicy, UnknownRtcpSsrcPolicy,
     },
     codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
 };
@@ -33,13 +35,14 @@ use tracing::debug;
 use url::Url;
 
 use self::{
+    backlog::Backlog,
     clock::{Clock, Wall},
     relay::Relay,
 };
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_sps, nals, sps::Stream},
-    live::{Live, until},
+    live::{Live, Passed, until},
     onvif,
 };
 
@@ -49,6 +52,8 @@ const LENGTH: usize = 4;
 const TICKS: NonZeroU32 = NonZeroU32::MIN.saturating_add(89_999);
 /// Pictures that a decoder may hold back: more are waited for than a level allows.
 const HELD_BACK: usize = 32;
+/// A picture comes no longer after one that is shown behind it, in microseconds.
+const REORDERED: i64 = 1_000_000;
 /// What came is taken with each frame; where none can be decoded, so much is kept of it.
 const MOST_CODED: usize = 256;
 
@@ -79,6 +84,8 @@ pub struct Access {
     pub transport: Transport,
     /// Whom to trust where the address is one of `rtsps://`.
     pub tls: Tls,
+    /// What is known to be wrong with it.
+    pub quirks: Quirks,
     pub deadlines: Deadlines,
     /// Keep what comes as it comes, for [`Live::take_coded`].
     pub keep_coded: bool,
@@ -97,9 +104,14 @@ pub struct RtspSource {
     stream: Stream,
     info: SourceInfo,
     clock: Clock,
-    wall: Wall,
+    /// None: what it says of the time of day is not to be believed.
+    wall: Option<Wall>,
     /// Of what the decoder has taken and not given back; the earliest comes out next.
     shown_at: BinaryHeap<Reverse<Shown>>,
+    /// What came while nobody wanted it.
+    backlog: Backlog<(VideoFrame, Shown)>,
+    /// When the latest of what was passed is shown, in microseconds.
+    passed: i64,
     given: u64,
     /// What came and was not taken yet, if it is to be kept.
     coded: Option<Vec<Coded>>,
@@ -125,6 +137,8 @@ impl Drop for Playing {
 struct Shown {
     micros: i64,
     taken: Timestamp,
+    /// It was passed before: it is decoded only for those that follow on it.
+    passed: bool,
 }
 
 impl RtspSource {
@@ -174,18 +188,38 @@ impl RtspSource {
                     frames: None,
                     colour: stream.colour,
                 },
-                clock: Clock::default(),
-                wall: Wall::default(),
+                clock: Clock::new(access.quirks.contains(&Quirk::WrongTimes)),
+                wall: (!access.quirks.contains(&Quirk::WrongClock)).then(Wall::default),
                 shown_at: BinaryHeap::new(),
+                backlog: Backlog::default(),
+                passed: i64::MIN,
                 given: 0,
                 coded: access.keep_coded.then(Vec::new),
             };
-            source.decode(&frame)?;
+            let shown = source.note(&frame)?;
+            source.decode(&frame, shown)?;
             return Ok(source);
         }
     }
 
-    fn decode(&mut self, frame: &VideoFrame) -> Result<(), SourceError> {
+    /// Waits for the next access unit.
+    fn receive(&mut self) -> Result<(VideoFrame, Shown), SourceError> {
+        let wall = &mut self.wall;
+        let mut report = |item: &CodecItem| {
+            if let Some(wall) = wall {
+                wall.hear(item);
+            }
+        };
+        let next = next_unit(&mut self.session, self.video, &self.runtime, &self.stop, self.idle, &mut report)?;
+        let Some(frame) = next else {
+            return Err(SourceError::Silent { what: "send a frame", after: self.idle });
+        };
+        let shown = self.note(&frame)?;
+        Ok((frame, shown))
+    }
+
+    /// Takes note of what a unit says, whether it is decoded or not.
+    fn note(&mut self, frame: &VideoFrame) -> Result<Shown, SourceError> {
         if frame.loss() > 0 {
             debug!(packets = frame.loss(), "packets of the camera were lost");
         }
@@ -193,17 +227,16 @@ impl RtspSource {
             let stream = stream?;
             if stream != self.stream {
                 debug!(from = %self.stream.size, to = %stream.size, "the camera's picture changes");
-                self.decoder = Decoder::new(stream)?;
                 self.stream = stream;
-                self.shown_at.clear();
+                self.begin_anew()?;
+                self.backlog.clear();
             }
         }
         let arrived = frame.start_ctx().received();
         let ticks = frame.timestamp().timestamp();
         let micros = self.clock.micros(ticks, frame.timestamp().clock_rate(), arrived);
         // Where the camera does not tell, it was now.
-        let taken = self.wall.taken(frame.timestamp()).unwrap_or_else(Timestamp::now);
-        let shown = Shown { micros, taken };
+        let taken = self.wall.as_ref().and_then(|wall| wall.taken(frame.timestamp())).unwrap_or_else(Timestamp::now);
         if let Some(coded) = self.coded.as_mut().filter(|coded| coded.len() < MOST_CODED) {
             coded.push(Coded {
                 pts_ms: micros as f64 / 1000.0,
@@ -213,10 +246,41 @@ impl RtspSource {
                 data: frame.data().to_vec(),
             });
         }
+        Ok(Shown { micros, taken, passed: false })
+    }
+
+    fn begin_anew(&mut self) -> Result<(), SourceError> {
+        self.decoder = Decoder::new(self.stream)?;
+        self.shown_at.clear();
+        Ok(())
+    }
+
+    fn decode(&mut self, frame: &VideoFrame, shown: Shown) -> Result<(), SourceError> {
         if self.decoder.decode(frame.data(), LENGTH)? {
             self.shown_at.push(Reverse(shown));
             // What was damaged never comes out, and its time must not be kept for ever.
             if self.shown_at.len() > HELD_BACK {
+                self.shown_at.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it comes after a picture that is shown after it, and that one was passed.
+    fn comes_late(&self, shown: Shown) -> bool {
+        (1..REORDERED).contains(&self.passed.saturating_sub(shown.micros))
+    }
+
+    /// Decodes what was passed, and gives none of it.
+    fn catch_up(&mut self) -> Result<(), SourceError> {
+        let (gap, units) = self.backlog.take();
+        if gap {
+            self.begin_anew()?;
+        }
+        for (frame, shown) in units {
+            self.decode(&frame, Shown { passed: true, ..shown })?;
+            // One at a time: so many pictures need a lot of room.
+            while self.decoder.next_picture().is_some() {
                 self.shown_at.pop();
             }
         }
@@ -233,6 +297,19 @@ impl Live for RtspSource {
         Source::next_frame(self).and_then(|frame| frame.ok_or(SourceError::Gone))
     }
 
+    fn pass_frame(&mut self) -> Result<Passed, SourceError> {
+        let (frame, shown) = self.receive()?;
+        let (key, bytes) = (frame.is_random_access_point(), frame.data().len());
+        if !self.backlog.keep((frame, shown), key, bytes) {
+            self.catch_up()?;
+        }
+        self.given += 1;
+        if !self.comes_late(shown) {
+            self.passed = shown.micros;
+        }
+        Ok(Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 })
+    }
+
     fn take_coded(&mut self) -> Vec<Coded> {
         self.coded.as_mut().map(std::mem::take).unwrap_or_default()
     }
@@ -247,19 +324,23 @@ impl Source for RtspSource {
         loop {
             if let Some(picture) = self.decoder.next_picture() {
                 let shown = self.shown_at.pop().map(|Reverse(shown)| shown);
+                if shown.is_some_and(|shown| shown.passed) {
+                    continue;
+                }
                 let micros = self.clock.show(shown.map(|shown| shown.micros));
                 let number = self.given;
                 self.given += 1;
                 let captured_at = shown.map(|shown| shown.taken);
                 return Ok(Some(Frame { number, pts_ms: micros as f64 / 1000.0, captured_at, picture }));
             }
-            let wall = &mut self.wall;
-            let mut report = |item: &CodecItem| wall.hear(item);
-            let next = next_unit(&mut self.session, self.video, &self.runtime, &self.stop, self.idle, &mut report)?;
-            match next {
-                Some(frame) => self.decode(&frame)?,
-                None => return Err(SourceError::Silent { what: "send a frame", after: self.idle }),
+            let (frame, shown) = self.receive()?;
+            if frame.is_random_access_point() {
+                // Nothing from here on needs what was passed.
+                self.backlog.forget();
             }
+            self.catch_up()?;
+            let passed = self.comes_late(shown);
+            self.decode(&frame, Shown { passed, ..shown })?;
         }
     }
 }
@@ -310,13 +391,18 @@ async fn play(access: &Access) -> Result<(Demuxed, usize, Option<Relay>), Source
     let credentials =
         credentials.map(|(username, password)| Credentials { username: username.clone(), password: password.clone() });
     let known = credentials.is_some();
+    let has = |quirk| access.quirks.contains(&quirk);
     let options = SessionOptions::default()
         .creds(credentials)
         .user_agent(format!("kadr/{}", env!("CARGO_PKG_VERSION")))
         // A session that is left is ended in the background, so that the camera has its place back.
         .session_group(Arc::new(SessionGroup::default()))
-        // The relay does so itself: the library would connect once more, to whatever address the camera has named.
-        .teardown(if relay.is_some() { TeardownPolicy::Never } else { TeardownPolicy::Auto });
+        .teardown(match () {
+            // The relay does so itself: the library would connect once more, to whatever address the camera has named.
+            () if relay.is_some() || has(Quirk::NoTeardown) => TeardownPolicy::Never,
+            () if has(Quirk::StaleSessions) => TeardownPolicy::Always,
+            () => TeardownPolicy::Auto,
+        });
     let refused = |error: retina::Error| told(refusal::opening(&error, &access.url, known));
     let mut session = Session::describe(url, options).await.map_err(refused)?;
     let video = session
@@ -336,7 +422,13 @@ async fn play(access: &Access) -> Result<(Demuxed, usize, Option<Relay>), Source
     let setup = SetupOptions::default().transport(transport).frame_format(format);
     session.setup(video, setup).await.map_err(refused)?;
     // What cameras say of their first timestamp is of no use here, and some lie.
-    let options = PlayOptions::default().initial_timestamp(client::InitialTimestampPolicy::Ignore);
+    let mut options = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Ignore);
+    if has(Quirk::WrongSequence) {
+        options = options.initial_seq(InitialSequenceNumberPolicy::Ignore);
+    }
+    if has(Quirk::ForeignReports) {
+        options = options.unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::ProcessPackets);
+    }
     let session = session.play(options).await.map_err(refused)?.demuxed().map_err(refused)?;
     Ok((session, video, relay))
 }

@@ -8,6 +8,7 @@
 
 mod hostile;
 mod onvif;
+mod oxvif;
 mod peer;
 mod playing;
 mod secured;
@@ -15,7 +16,7 @@ mod secured;
 use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, RtspSource, Source, SourceError};
-use kadr_shared::settings::{Tls, Transport};
+use kadr_shared::settings::{Quirks, Tls, Transport};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +46,16 @@ impl Ground {
 }
 
 fn access(url: &str) -> Access {
-    let (transport, tls, deadlines) = (Transport::Tcp, Tls::default(), Deadlines::default());
-    Access { url: url.parse().unwrap(), credentials: None, transport, tls, deadlines, keep_coded: false, device: None }
+    Access {
+        url: url.parse().unwrap(),
+        credentials: None,
+        transport: Transport::Tcp,
+        tls: Tls::default(),
+        quirks: Quirks::new(),
+        deadlines: Deadlines::default(),
+        keep_coded: false,
+        device: None,
+    }
 }
 
 fn impatient(url: &str) -> Access {

@@ -7,7 +7,7 @@ use std::{
 
 use kadr_runner::{
     picture::Picture,
-    source::{self, Source},
+    source::{self, Live, Source},
 };
 use kadr_shared::{geometry::Size, settings::Transport, testkit::TestCamera};
 use tempfile::TempDir;
@@ -55,6 +55,33 @@ fn frames_are_the_clips_own_whichever_way_they_come() {
     }
 }
 
+/// What is passed is not decoded, and what follows on it must not show that.
+#[test]
+#[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
+fn frames_behind_those_that_nobody_wanted_are_whole() {
+    let (folder, ground) = (tempfile::tempdir().unwrap(), Ground::new());
+    // Key frames once a second, with pictures held back, and hardly any.
+    for options in ["-bf 0", "-bf 2", "-bf 0 -g 90 -keyint_min 90"] {
+        let clip = clip(&folder, options);
+        let all = pictures(&clip);
+        let camera = TestCamera::start(&clip, 10, None, None);
+        let mut source = ground.open(&access(&camera.url())).unwrap();
+        let place = |picture: &Picture| all.iter().position(|known| known == picture);
+        let first = frames(&mut source, 1).remove(0);
+        let begin = place(&first.picture).expect("a frame of the clip");
+        for passed in [2, 45, 70] {
+            for _ in 0..passed {
+                Live::pass_frame(&mut source).unwrap();
+            }
+            for frame in frames(&mut source, 4) {
+                let since = ((frame.pts_ms - first.pts_ms) / 40.0).round() as usize;
+                let place = place(&frame.picture);
+                assert_eq!(place, Some((begin + since) % all.len()), "{options}: after {passed} that were passed");
+            }
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(not(kadr_fixtures), ignore = "needs KADR_FIXTURES, the folder of reference data")]
 fn a_password_is_asked_for_and_refusals_are_in_plain_words() {
@@ -85,7 +112,7 @@ fn a_camera_that_goes_away_is_an_error_and_a_stop_ends_the_wait() {
     let url = camera.url();
     drop(camera);
     let error = loop {
-        match source.next_frame() {
+        match Source::next_frame(&mut source) {
             Ok(_) => {}
             Err(error) => break error.to_string(),
         }

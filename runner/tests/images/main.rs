@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, ImageStream, Live, SourceError};
 use kadr_shared::{
-    settings::{Tls, Transport},
+    settings::{Quirks, Tls, Transport},
     telemetry::chain,
 };
 use tokio::runtime::Runtime;
@@ -53,6 +53,7 @@ fn access(url: &str) -> Access {
         credentials: None,
         transport: Transport::Tcp,
         tls: Tls::default(),
+        quirks: Quirks::new(),
         deadlines: Deadlines::default(),
         keep_coded: false,
         device: None,

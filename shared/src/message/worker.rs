@@ -1,6 +1,6 @@
 //! A worker's sign of life for one of its models, on `kadr.inf.{model}`.
 //!
-//! That it comes is what counts; what it says is for people.
+//! That it comes is what counts, and how many frames it takes; the rest of what it says is for people.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,16 @@ use crate::{id::WorkerId, message::detection::ModelStamp};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sign {
     pub worker: WorkerId,
+    /// Frames that it analyses at the same time, of all its models. Older workers do not say it.
+    #[serde(default = "one")]
+    pub at_once: usize,
     #[serde(flatten)]
     pub weights: WeightsState,
     pub frames: Frames,
+}
+
+const fn one() -> usize {
+    1
 }
 
 /// How far the model's weights are.
@@ -52,11 +59,16 @@ mod tests {
     fn a_sign_is_one_flat_object() {
         let model = ModelStamp { name: "tiny".parse().unwrap(), sha256: "ab".into(), precision: "f32".into() };
         let weights = WeightsState::Ready { model, path: "avx2".into() };
-        let sign = Sign { worker: "w".parse().unwrap(), weights, frames: Frames { analysed: 3, refused: 0, late: 1 } };
+        let sign = Sign {
+            worker: "w".parse().unwrap(),
+            at_once: 2,
+            weights,
+            frames: Frames { analysed: 3, refused: 0, late: 1 },
+        };
         let text = serde_json::to_string(&sign).unwrap();
         assert_eq!(
             text,
-            r#"{"worker":"w","state":"ready","model":{"name":"tiny","sha256":"ab","precision":"f32"},"path":"avx2","frames":{"analysed":3,"refused":0,"late":1}}"#
+            r#"{"worker":"w","at_once":2,"state":"ready","model":{"name":"tiny","sha256":"ab","precision":"f32"},"path":"avx2","frames":{"analysed":3,"refused":0,"late":1}}"#
         );
         assert_eq!(serde_json::from_str::<Sign>(&text).unwrap(), sign);
     }

@@ -115,10 +115,15 @@ pub(super) async fn ask(
         .await
         .map_err(failed)?
         .ok_or_else(|| OnvifError::Answer(format!("it is larger than {} KiB", LARGEST >> 10)))?;
-    if status.is_success() {
+    // Some answer that all is well, and say within what is not.
+    if status.is_success() && !has_fault(&text) {
         return Ok(text);
     }
     Err(refusal(status, &text, credentials.is_some()))
+}
+
+fn has_fault(text: &str) -> bool {
+    xml::parse(text).is_ok_and(|document| xml::find(document.root(), "Fault").is_some())
 }
 
 /// Where a service is, for people: without a path's secrets.

@@ -7,6 +7,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
+use super::{Quirk, Quirks};
 use crate::{geometry::Size, secret::SecretName, subjects};
 
 /// A source's part of the settings. All but the address is left out where it is not given, so that events keep the shape
@@ -40,6 +41,9 @@ pub struct Source {
     /// Of an ONVIF device: a profile's token or name, this one and no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// Of a camera by RTSP: what is wrong with it.
+    #[serde(skip_serializing_if = "Quirks::is_empty")]
+    pub quirks: Quirks,
 }
 
 /// How a camera's packets come.
@@ -157,6 +161,8 @@ struct Given {
     size: Option<Size>,
     #[serde(default)]
     profile: Option<String>,
+    #[serde(default)]
+    quirks: Quirks,
 }
 
 /// Settings that don't fit the address.
@@ -164,8 +170,8 @@ struct Given {
 pub enum Misplaced {
     #[error("source.{field} is for cameras: leave it out for a file, and for images that are sent")]
     ForCameras { field: &'static str },
-    #[error("source.transport is for cameras by RTSP: leave it out")]
-    ForRtsp,
+    #[error("source.{field} is for cameras by RTSP: leave it out")]
+    ForRtsp { field: &'static str },
     #[error("source.tls is for cameras by rtsps://, and for ONVIF devices that name such: leave it out")]
     ForTls,
     #[error("source.transport udp can't go through TLS (rtsps://): leave it out")]
@@ -174,13 +180,17 @@ pub enum Misplaced {
     ForFiles { field: &'static str },
     #[error("source.{field} is for ONVIF devices (onvif://): leave it out for other sources")]
     ForDevices { field: &'static str },
+    #[error(
+        "source.quirks says that a session's end is to be told and not to be told: leave out stale_sessions or no_teardown"
+    )]
+    Teardown,
 }
 
 impl TryFrom<Given> for Source {
     type Error = Misplaced;
 
     fn try_from(given: Given) -> Result<Self, Misplaced> {
-        let Given { url, username, secret, transport, tls, fps, pace, looped, size, profile } = given;
+        let Given { url, username, secret, transport, tls, fps, pace, looped, size, profile, quirks } = given;
         let is_device = matches!(url, SourceUrl::Onvif(_));
         let for_cameras = [("username", username.is_some()), ("password", secret.is_some())];
         let for_devices = [("size", size.is_some()), ("profile", profile.is_some())];
@@ -195,8 +205,12 @@ impl TryFrom<Given> for Source {
         if let Some(field) = first(&for_devices).filter(|_| !is_device) {
             return Err(Misplaced::ForDevices { field });
         }
-        if !transport.is_default() && !matches!(url, SourceUrl::Rtsp(_) | SourceUrl::Onvif(_)) {
-            return Err(Misplaced::ForRtsp);
+        let for_rtsp = [("transport", !transport.is_default()), ("quirks", !quirks.is_empty())];
+        if let Some(field) = first(&for_rtsp).filter(|_| !matches!(url, SourceUrl::Rtsp(_) | SourceUrl::Onvif(_))) {
+            return Err(Misplaced::ForRtsp { field });
+        }
+        if quirks.contains(&Quirk::StaleSessions) && quirks.contains(&Quirk::NoTeardown) {
+            return Err(Misplaced::Teardown);
         }
         if !tls.is_default() && !url.is_secured() && !is_device {
             return Err(Misplaced::ForTls);
@@ -204,7 +218,7 @@ impl TryFrom<Given> for Source {
         if transport == Transport::Udp && url.is_secured() {
             return Err(Misplaced::UdpInTls);
         }
-        Ok(Self { url, username, secret, transport, tls, fps, pace, looped, size, profile })
+        Ok(Self { url, username, secret, transport, tls, fps, pace, looped, size, profile, quirks })
     }
 }
 
@@ -212,7 +226,8 @@ impl From<SourceUrl> for Source {
     fn from(url: SourceUrl) -> Self {
         let (transport, tls, pace) = (Transport::default(), Tls::default(), Pace::default());
         let (username, secret, fps, size, profile) = (None, None, None, None, None);
-        Self { url, username, secret, transport, tls, fps, pace, looped: false, size, profile }
+        let quirks = Quirks::new();
+        Self { url, username, secret, transport, tls, fps, pace, looped: false, size, profile, quirks }
     }
 }
 
@@ -459,6 +474,7 @@ mod tests {
             r#"{"url":"nats:a","secret":"0123456789abcdef"}"#,
             r#"{"url":"push:","loop":true}"#,
             r#"{"url":"http://cam/1","transport":"udp"}"#,
+            r#"{"url":"http://cam/1","quirks":["wrong_clock"]}"#,
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
@@ -467,13 +483,20 @@ mod tests {
     #[test]
     fn what_is_for_cameras_is_refused_for_files() {
         let parse = |json: &str| serde_json::from_str::<Source>(json);
-        let camera = r#"{"url":"rtsp://cam/1","username":"me","secret":"0123456789abcdef","transport":"udp"}"#;
+        let camera = r#"{"url":"rtsp://cam/1","username":"me","secret":"0123456789abcdef","transport":"udp","quirks":["wrong_clock","no_teardown"]}"#;
         assert_eq!(serde_json::to_string(&parse(camera).unwrap()).unwrap(), camera);
-        for field in [r#""username":"me""#, r#""secret":"0123456789abcdef""#, r#""transport":"udp""#] {
+        for field in [
+            r#""username":"me""#,
+            r#""secret":"0123456789abcdef""#,
+            r#""transport":"udp""#,
+            r#""quirks":["wrong_clock"]"#,
+        ] {
             let error = parse(&format!(r#"{{"url":"/a.mp4",{field}}}"#)).unwrap_err().to_string();
             assert!(error.contains("for cameras"), "{error}");
         }
         assert!(parse(r#"{"url":"rtsp://cam/1","password":"hunter2"}"#).is_err(), "it never gets here");
+        let both = parse(r#"{"url":"rtsp://cam/1","quirks":["stale_sessions","no_teardown"]}"#).unwrap_err();
+        assert!(both.to_string().contains("leave out"), "{both}");
         let device = r#"{"url":"onvif://cam","username":"me","fps":10.0,"size":"1280x720","profile":"main"}"#;
         assert_eq!(serde_json::to_string(&parse(device).unwrap()).unwrap(), device);
         for field in [r#""size":"1280x720""#, r#""profile":"main""#] {

@@ -1,35 +1,32 @@
-//! Reads a camera, or whatever else comes at its own pace ([`Kind`]): at its pace, with a frame for inference only when there is room for one, and again and again.
+//! Reads a camera, or whatever else comes at its own pace ([`Kind`]): at its pace, with a frame for inference only when there is
+//! room for one, and again and again.
 //!
 //! A frame that finds no room is dropped at once and counted: the next one is newer. When the session ends, for whatever
 //! reason that may pass, the camera is tried again after a pause that grows, for as long as it is wanted.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use kadr_shared::{id::RunId, message::video::AccessUnit, telemetry::chain, time::Timestamp};
+use kadr_shared::{
+    id::{ModelName, RunId},
+    message::video::AccessUnit,
+    telemetry::chain,
+    time::Timestamp,
+};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, Read, Reader, kind::Kind, spawn};
+use super::{Message, Read, Reader, backoff::Backoff, kind::Kind, spawn};
 use crate::{
     archive::Archive,
     live::Watchers,
     meter::{Dropped, Meter, Trouble},
     preprocess::{PreprocessError, Preprocessor, Selection},
-    source::{Coded, Frame, Live, Losses, SourceError},
+    source::{Coded, Frame, Live, Losses, Passed, SourceError},
+    workers::Workers,
 };
-
-/// Pauses between sessions, each twice as long as the one before, give or take a half: cameras of one site that went
-/// away together do not come back together.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
-const PAUSE_MOST: Duration = Duration::from_secs(30);
-/// After a session that has played for so long, longer than a silence takes to be noticed, the next pause is a first one.
-const STEADY: Duration = Duration::from_secs(20);
 
 /// Frames that are not analysed and wait to be shown.
 const PASSED: usize = 4;
@@ -43,8 +40,10 @@ pub(super) struct Camera {
     /// The number of its first frame, and when that is shown: an earlier attempt may have had others.
     pub(super) first: u64,
     pub(super) shown_from_ms: f64,
-    /// Frames that may be under way at a time.
+    /// Frames that may be under way at a time, if there are workers for so many.
     pub(super) inflight: usize,
+    pub(super) model: ModelName,
+    pub(super) workers: Arc<Workers>,
     pub(super) meter: Arc<Meter>,
     /// Who wants frames that are not analysed, too.
     pub(super) watchers: Arc<Watchers>,
@@ -76,6 +75,7 @@ impl Camera {
                 next,
                 began: None,
                 shown_ms,
+                interval_ms: 0.0,
             }
             .run();
         })?;
@@ -98,8 +98,16 @@ struct Thread {
     next: u64,
     /// When the first frame came.
     began: Option<Instant>,
-    /// When the last one is shown.
+    /// When the last one is shown, and how long after the one before it.
     shown_ms: f64,
+    interval_ms: f64,
+}
+
+/// What came from the camera.
+enum Came {
+    Frame(Frame),
+    /// Nobody wanted it.
+    Passed(Passed),
 }
 
 /// Nobody wants frames any more.
@@ -112,7 +120,7 @@ impl Thread {
     }
 
     fn sessions(&mut self) -> Result<(), Unwanted> {
-        let mut pause = PAUSE_FIRST;
+        let mut backoff = Backoff::default();
         let mut down = false;
         loop {
             let mut playing = None;
@@ -126,16 +134,12 @@ impl Thread {
             if !std::mem::replace(&mut down, true) {
                 self.say(Message::Interrupted(error))?;
             }
-            if playing.is_some_and(|since: Instant| since.elapsed() >= STEADY) {
-                pause = PAUSE_FIRST;
-            }
-            let stopped = self.runtime.block_on(async {
-                tokio::time::timeout(pause.mul_f64(fastrand::f64() + 0.5), self.stop.cancelled()).await.is_ok()
-            });
+            let pause = backoff.pause(playing.map(|since: Instant| since.elapsed()), fastrand::f64());
+            let stopped =
+                self.runtime.block_on(async { tokio::time::timeout(pause, self.stop.cancelled()).await.is_ok() });
             if stopped {
                 return Ok(());
             }
-            pause = (pause * 2).min(PAUSE_MOST);
         }
     }
 
@@ -150,10 +154,14 @@ impl Thread {
         // Another session may have other parameters.
         let stream = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
         loop {
-            let frame = source.next_frame();
+            let came = if self.wants_frames() {
+                source.next_frame().map(Came::Frame)
+            } else {
+                source.pass_frame().map(Came::Passed)
+            };
             self.count(source.losses());
-            let frame = match frame {
-                Ok(frame) => frame,
+            let came = match came {
+                Ok(came) => came,
                 Err(error) => return Ok(error),
             };
             if std::mem::take(down) {
@@ -167,13 +175,22 @@ impl Thread {
             self.next += 1;
             source.numbered(number);
             // Where a session's own count ran ahead of the clock, the next one's frames wait for it.
-            self.shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + frame.pts_ms);
-            let pts_ms = self.shown_ms;
+            let (Came::Frame(Frame { pts_ms, .. }) | Came::Passed(Passed { pts_ms })) = &came;
+            let shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + pts_ms);
+            (self.interval_ms, self.shown_ms) = (shown_ms - self.shown_ms, shown_ms);
             self.record(source.as_mut(), from_ms, stream);
-            // One time for all that is told of it.
-            let captured_at = Some(frame.captured_at.unwrap_or_else(Timestamp::now));
-            self.offer(Frame { number, pts_ms, captured_at, ..frame })?;
+            self.camera.meter.seen();
+            if let Came::Frame(frame) = came {
+                // One time for all that is told of it.
+                let captured_at = Some(frame.captured_at.unwrap_or_else(Timestamp::now));
+                self.offer(Frame { number, pts_ms: shown_ms, captured_at, ..frame })?;
+            }
         }
+    }
+
+    /// Whether somebody looks on, or one of the next frames is analysed.
+    fn wants_frames(&self) -> bool {
+        self.camera.watchers.any() || self.camera.selection.soon(self.next, self.shown_ms, self.interval_ms)
     }
 
     /// What the source has left out by itself has its numbers, too.
@@ -205,12 +222,11 @@ impl Thread {
     }
 
     fn offer(&mut self, frame: Frame) -> Result<(), Unwanted> {
-        self.camera.meter.seen();
         if !self.camera.selection.takes(&frame) {
             self.pass(frame);
             return Ok(());
         }
-        let Ok(credit) = self.credit.clone().try_acquire_owned() else {
+        let Some(credit) = self.credit() else {
             self.camera.meter.dropped(Dropped::Busy);
             self.pass(frame);
             return Ok(());
@@ -233,6 +249,14 @@ impl Thread {
             }
             Err(error) => self.say(Message::Refused(chain(&error))),
         }
+    }
+
+    /// Room for a frame that is analysed. As many as are analysed at the same time and one that waits: with more of them each
+    /// would be older when its turn comes, and no more would be analysed.
+    fn credit(&self) -> Option<OwnedSemaphorePermit> {
+        let under_way = self.camera.inflight - self.credit.available_permits();
+        let wanted = self.camera.workers.at_once(&self.camera.model).max(1).saturating_add(1);
+        (under_way < wanted).then(|| self.credit.clone().try_acquire_owned().ok()).flatten()
     }
 
     /// A frame that is not analysed goes to those who look on, if there is room.

@@ -17,6 +17,8 @@ const NTP_TO_UNIX: u64 = 2_208_988_800;
 /// From a stream's own timestamps to microseconds since its first frame.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
+    /// The timestamps are of no use.
+    ignored: bool,
     anchor: Option<Anchor>,
     /// Of the last frame that was shown.
     last: i64,
@@ -30,11 +32,19 @@ struct Anchor {
 }
 
 impl Clock {
+    /// `ignored`: frames are shown when they came, whatever the camera says.
+    pub(super) fn new(ignored: bool) -> Self {
+        Self { ignored, ..Self::default() }
+    }
+
     /// When a frame with this timestamp is to be shown. A timestamp that is far from when the frame came (a camera that
     /// was set, or started again) begins a new count there.
     pub(super) fn micros(&mut self, ticks: i64, rate: NonZeroU32, arrived: Instant) -> i64 {
         let anchor = *self.anchor.get_or_insert(Anchor { ticks, micros: 0, began: arrived });
         let came = i64::try_from(arrived.saturating_duration_since(anchor.began).as_micros()).unwrap_or(i64::MAX);
+        if self.ignored {
+            return came;
+        }
         let since = i128::from(ticks) - i128::from(anchor.ticks);
         let said = since * 1_000_000 / i128::from(rate.get()) + i128::from(anchor.micros);
         let said = i64::try_from(said).unwrap_or(i64::MAX);
@@ -116,6 +126,13 @@ mod tests {
         assert_eq!(at(7, 1_080), 1_080_000, "and back");
         assert_eq!(at(i64::MIN, 1_120), 1_120_000);
         assert_eq!(at(i64::MAX, 1_160), 1_160_000);
+    }
+
+    #[test]
+    fn a_camera_that_is_not_believed_is_timed_by_its_frames() {
+        let (mut clock, began) = (Clock::new(true), Instant::now());
+        let mut at = |ticks: i64, millis: u64| clock.micros(ticks, RATE, began + Duration::from_millis(millis));
+        assert_eq!([at(0, 0), at(3_600, 55), at(3_600, 80)], [0, 55_000, 80_000]);
     }
 
     #[test]
