@@ -1,13 +1,15 @@
 //! Peers that are no cameras, or bad ones: a clear error in bounded time.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use kadr_runner::source::{Access, Deadlines};
+use kadr_shared::settings::Quirk;
 
 use super::{Ground, access, impatient, peer::Peer};
 
@@ -73,7 +75,7 @@ fn a_description_without_h264_is_refused_with_what_was_found() {
 }
 
 /// What may lie in buffers on the way, the system's own included, once nobody reads any more.
-const ON_THE_WAY: u64 = 8 << 20;
+const ON_THE_WAY: u64 = 16 << 20;
 
 /// Such a camera is refused at once, and with these words.
 fn refused_early(peer: &Peer, words: &str) {
@@ -207,6 +209,29 @@ fn a_camera_is_asked_by_its_own_name_and_told_when_it_is_left() {
         let asked = peer.asked();
         let asked: Vec<_> = asked.iter().map(|(method, uri)| (method.as_str(), uri.as_str())).collect();
         assert_eq!(asked, wanted);
+    }
+}
+
+#[test]
+fn a_camera_is_told_of_the_end_as_often_as_it_needs() {
+    for (quirk, times) in [(None, 1), (Some(Quirk::NoTeardown), 0), (Some(Quirk::StaleSessions), 3)] {
+        let heard = AtomicUsize::new(0);
+        let peer = Peer::start(move |asked, camera| match asked.method() {
+            // Twice it closes the connection instead.
+            "TEARDOWN" if heard.fetch_add(1, Ordering::Relaxed) < 2 => Err(ErrorKind::ConnectionAborted.into()),
+            _ => camera.answer_well(asked),
+        });
+        let ground = Ground::new();
+        let impatient = impatient(&peer.url);
+        let patient = Deadlines { answer: Duration::from_secs(5), ..impatient.deadlines };
+        assert!(ground.open(&Access { deadlines: patient, quirks: quirk.into_iter().collect(), ..impatient }).is_err());
+        let began = Instant::now();
+        while ground.runtime.metrics().num_alive_tasks() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(8), "{quirk:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let told: Vec<_> = peer.asked().into_iter().filter(|(method, _)| method == "TEARDOWN").collect();
+        assert_eq!(told, vec![("TEARDOWN".to_owned(), peer.url.clone()); times], "{quirk:?}");
     }
 }
 

@@ -17,16 +17,18 @@ mod tls;
 
 use std::{fmt::Write, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use kadr_shared::settings::{Quirk, Tls};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::debug;
 use url::{Host, Position, Url};
 
 use self::{
-    carry::{Session, Wire, carry},
+    carry::{Session, Wire, carry, tell},
     requests::{Names, Requests},
 };
 use super::{Access, refusal};
@@ -36,9 +38,11 @@ use crate::source::SourceError;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Until the library, which is told at once, connects to the relay.
 const JOIN: Duration = Duration::from_secs(5);
+/// Seconds after each attempt to tell a camera that a session is over: sessions last a minute without a word.
+const PAUSES: [u64; 6] = [1, 2, 4, 8, 16, 16];
 
 /// A session's way to its camera. It ends with it: dropped, it tells the camera so, and lets go of all sockets in a second or
-/// two.
+/// two, or in a minute or two where the camera has to be told anew.
 pub(in crate::source) struct Relay {
     names: Names,
     url: Url,
@@ -49,11 +53,7 @@ pub(in crate::source) struct Relay {
 impl Relay {
     /// Connects to the camera, and waits for the library in the background.
     pub(super) async fn open(access: &Access) -> Result<Self, SourceError> {
-        let camera = connect(&access.url).await?;
-        let camera: Box<dyn Wire> = match access.url.scheme() {
-            "rtsps" => Box::new(tls::secure(camera, &access.url, access.tls).await?),
-            _ => Box::new(camera),
-        };
+        let camera = reach(&access.url, access.tls).await?;
         let unable = |what: String| SourceError::Session { what: format!("this machine has no room: {what}") };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| unable(error.to_string()))?;
         let port = listener.local_addr().map_err(|error| unable(error.to_string()))?.port();
@@ -64,7 +64,9 @@ impl Relay {
         };
         let url = format!("{}{}", names.relay, &access.url[Position::BeforePath..]);
         let url = Url::parse(&url).map_err(|error| unable(error.to_string()))?;
-        let session = Arc::new(Session::new(Requests::new(names.clone(), access.credentials.clone())));
+        let session = Requests::new(names.clone(), access.credentials.clone());
+        let session = Arc::new(Session::new(session, !access.quirks.contains(&Quirk::NoTeardown)));
+        let again = access.quirks.contains(&Quirk::StaleSessions).then(|| (access.url.clone(), access.tls));
         let stop = CancellationToken::new();
         let relay = Self { names, url, session: Arc::clone(&session), _stop: stop.clone().drop_guard() };
         tokio::spawn(async move {
@@ -74,7 +76,10 @@ impl Relay {
                     // From here on nobody can come.
                     drop(listener);
                     if let Ok(Ok((library, _))) = joined {
-                        carry(library, camera, &session, &stop).await;
+                        let heard = carry(library, camera, &session, &stop).await;
+                        if let Some((url, tls)) = again.filter(|_| !heard) {
+                            insist(&url, tls, &session).await;
+                        }
                     }
                 }
             }
@@ -104,6 +109,29 @@ impl Relay {
             other => other,
         }
     }
+}
+
+/// A connection to the camera, secured where its address says so.
+async fn reach(url: &Url, tls: Tls) -> Result<Box<dyn Wire>, SourceError> {
+    let camera = connect(url).await?;
+    Ok(match url.scheme() {
+        "rtsps" => Box::new(tls::secure(camera, url, tls).await?),
+        _ => Box::new(camera),
+    })
+}
+
+/// Tells a camera, which would keep the place otherwise, that a session is over, until it has heard: at the address that was
+/// given, and never at another one that it names.
+async fn insist(url: &Url, tls: Tls, session: &Session) {
+    for pause in PAUSES {
+        if let Ok(camera) = reach(url, tls).await
+            && tell(camera, session).await
+        {
+            return;
+        }
+        sleep(Duration::from_secs(pause)).await;
+    }
+    debug!("the camera does not hear that a session of its is over");
 }
 
 async fn connect(url: &Url) -> Result<TcpStream, SourceError> {

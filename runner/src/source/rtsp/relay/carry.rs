@@ -23,7 +23,7 @@ use tracing::debug;
 
 use super::{
     framing::{Framing, FramingError},
-    requests::{RequestError, Requests},
+    requests::{RequestError, Requests, asks},
 };
 
 /// For the last words to either side, once the other one is gone.
@@ -64,12 +64,14 @@ pub(super) struct Session {
     pictures: AtomicU64,
     /// Why it ended, if neither side ended it by itself.
     broken: OnceLock<RelayError>,
+    /// The camera bears being told that it is over.
+    polite: bool,
 }
 
 impl Session {
-    pub(super) fn new(requests: Requests) -> Self {
+    pub(super) fn new(requests: Requests, polite: bool) -> Self {
         let (requests, known) = (Mutex::new(requests), Notify::new());
-        Self { requests, known, pictures: AtomicU64::new(0), broken: OnceLock::new() }
+        Self { requests, known, pictures: AtomicU64::new(0), broken: OnceLock::new(), polite }
     }
 
     pub(super) fn picture(&self) {
@@ -94,9 +96,14 @@ enum End {
     Broken(RelayError),
 }
 
-/// Carries both ways until one side ends. None of the waits here has a deadline of its own: the session's are those of
+/// Carries both ways until one side ends, and says whether the camera has heard of it. None of the waits here has a deadline of its own: the session's are those of
 /// [`Deadlines`](crate::source::Deadlines), and whoever misses one drops the relay, which is the stop.
-pub(super) async fn carry(library: TcpStream, camera: Box<dyn Wire>, session: &Session, stop: &CancellationToken) {
+pub(super) async fn carry(
+    library: TcpStream,
+    camera: Box<dyn Wire>,
+    session: &Session,
+    stop: &CancellationToken,
+) -> bool {
     // Requests are small, and packets are waited for: without it either would be held back, and is only slower.
     let _ = library.set_nodelay(true);
     let (mut from_camera, mut to_camera) = tokio::io::split(camera);
@@ -109,12 +116,10 @@ pub(super) async fn carry(library: TcpStream, camera: Box<dyn Wire>, session: &S
     };
     match end {
         End::Left => {
-            let teardown = session.requests().teardown();
             drop((from_library, to_library));
-            if let Some(teardown) = teardown {
-                let _ = timeout(GOODBYE, leave(&mut from_camera, &mut to_camera, &mut framing, &teardown)).await;
-            }
+            let left = timeout(GOODBYE, leave(&mut from_camera, &mut to_camera, &mut framing, session)).await;
             let _ = timeout(GOODBYE, to_camera.shutdown()).await;
+            matches!(left, Ok(Ok(true)))
         }
         End::Gone => {
             // What it asks just now would be answered by a reset, which takes away what it has not read yet.
@@ -124,13 +129,22 @@ pub(super) async fn carry(library: TcpStream, camera: Box<dyn Wire>, session: &S
                 () = stop.cancelled() => {}
                 _ = timeout(GOODBYE, rest) => {}
             }
+            false
         }
         End::Broken(error) => {
             debug!(%error, "the camera's connection is given up");
             // Told before the library can see that its connection ends.
             let _ = session.broken.set(error);
+            false
         }
     }
+}
+
+/// Tells a camera anew, by another connection. Whether it has heard.
+pub(super) async fn tell(camera: Box<dyn Wire>, session: &Session) -> bool {
+    let (mut from, mut to) = tokio::io::split(camera);
+    let told = timeout(GOODBYE, leave(&mut from, &mut to, &mut Framing::default(), session)).await;
+    matches!(told, Ok(Ok(true)))
 }
 
 /// Carries what the library asks.
@@ -196,22 +210,32 @@ async fn answer(
     }
 }
 
-/// Ends the session at the camera, so that it has its place back, and waits for its word or for its end.
+/// Ends the session at the camera, so that it has its place back, and waits for its word or for its end. Whether it has
+/// heard, or there is nothing to tell.
 async fn leave(
     camera: &mut ReadHalf<Box<dyn Wire>>,
     to: &mut WriteHalf<Box<dyn Wire>>,
     framing: &mut Framing,
-    teardown: &[u8],
-) -> io::Result<()> {
-    send(to, teardown).await?;
-    let (mut piece, mut answered) = (vec![0; PIECE], false);
-    while !answered {
+    session: &Session,
+) -> io::Result<bool> {
+    let teardown = session.polite.then(|| session.requests().teardown()).flatten();
+    let Some(teardown) = teardown else { return Ok(true) };
+    send(to, &teardown).await?;
+    let mut piece = vec![0; PIECE];
+    loop {
         let length = camera.read(&mut piece).await?;
         let came = piece.get(..length).unwrap_or_default();
-        let whole = framing.push(came, &mut |_| answered = true);
-        answered |= whole.is_err() || came.is_empty();
+        let mut heard = None;
+        let whole = framing.push(came, &mut |head| {
+            session.requests().answered(head);
+            heard = Some(!asks(head));
+        });
+        match heard {
+            Some(heard) => return Ok(heard),
+            None if whole.is_err() || came.is_empty() => return Ok(false),
+            None => {}
+        }
     }
-    Ok(())
 }
 
 async fn send(camera: &mut WriteHalf<Box<dyn Wire>>, bytes: &[u8]) -> io::Result<()> {

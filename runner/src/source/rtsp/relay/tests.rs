@@ -1,25 +1,15 @@
 use std::time::Instant;
 
-use kadr_shared::settings::{Quirks, Tls, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::source::Deadlines;
 
 /// A relay, and the camera's side of its connection.
 async fn relay() -> (Relay, TcpStream) {
     let camera = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("rtsp://{}/cam", camera.local_addr().unwrap()).parse().unwrap();
-    let access = Access {
-        url,
-        credentials: None,
-        transport: Transport::Tcp,
-        tls: Tls::default(),
-        quirks: Quirks::new(),
-        deadlines: Deadlines::default(),
-        keep_coded: false,
-        device: None,
-    };
+    let (transport, tls, quirks, deadlines) = Default::default();
+    let access = Access { url, credentials: None, transport, tls, quirks, deadlines, keep_coded: false, device: None };
     let relay = Relay::open(&access).await.unwrap();
     (relay, camera.accept().await.unwrap().0)
 }

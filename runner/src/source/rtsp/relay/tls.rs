@@ -27,8 +27,9 @@ pub(super) async fn secure(connection: TcpStream, url: &Url, tls: Tls) -> Result
     // Whom the machine trusts stands in files, which are read anew so that a change counts at the next connection.
     let config = tokio::task::spawn_blocking(move || config(tls));
     let unready = |why: String| SourceError::Session { what: format!("TLS can't be spoken: {why}") };
+    let config = config.await.map_err(|error| unready(error.to_string()))?;
     let config =
-        config.await.map_err(|error| unready(error.to_string()))?.map_err(|error| unready(error.to_string()))?;
+        config.map_err(|error| unready(format!("{error}; whom this machine trusts stands in ca-certificates")))?;
     let secured = timeout(HANDSHAKE, TlsConnector::from(Arc::new(config)).connect(name, connection)).await;
     let late = SourceError::Silent { what: "agree on TLS", after: HANDSHAKE };
     secured.map_err(|_| late)?.map_err(|error| SourceError::Session { what: explain(&error, host) })
