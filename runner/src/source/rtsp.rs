@@ -7,28 +7,21 @@ mod backlog;
 mod clock;
 mod refusal;
 pub(super) mod relay;
+mod session;
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BinaryHeap, VecDeque},
     num::NonZeroU32,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
 use kadr_shared::{
     onvif::Wish,
     settings::{Quirk, Quirks, Tls, Transport},
     time::Timestamp,
 };
-use retina::{
-    client::{
-        self, Credentials, Demuxed, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions, Session,
-        SessionGroup, SessionOptions, SetupOptions, TeardownPolicy, UnknownRtcpSsrcPolicy,
-    },
-    codec::{CodecItem, FrameFormat, ParameterSetInsertion, VideoFrame, h26x::Framing},
-};
+use retina::codec::{CodecItem, VideoFrame};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -37,7 +30,7 @@ use url::Url;
 use self::{
     backlog::Backlog,
     clock::{Clock, Wall},
-    relay::Relay,
+    session::Session,
 };
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
@@ -45,6 +38,7 @@ use super::{
     live::{Live, Passed, until},
     onvif,
 };
+use crate::picture::Picture;
 
 /// Bytes before the length of each NAL unit.
 const LENGTH: usize = 4;
@@ -95,11 +89,8 @@ pub struct Access {
 
 /// Frames of one session.
 pub struct RtspSource {
-    runtime: Handle,
-    stop: CancellationToken,
     idle: Duration,
-    session: Playing,
-    video: usize,
+    session: Session,
     decoder: Decoder,
     stream: Stream,
     info: SourceInfo,
@@ -108,6 +99,8 @@ pub struct RtspSource {
     wall: Option<Wall>,
     /// Of what the decoder has taken and not given back; the earliest comes out next.
     shown_at: BinaryHeap<Reverse<Shown>>,
+    /// Pictures from before the last change of the size, which come first.
+    drained: VecDeque<(Picture, Shown)>,
     /// What came while nobody wanted it.
     backlog: Backlog<(VideoFrame, Shown)>,
     /// When the latest of what was passed is shown, in microseconds.
@@ -115,21 +108,6 @@ pub struct RtspSource {
     given: u64,
     /// What came and was not taken yet, if it is to be kept.
     coded: Option<Vec<Coded>>,
-}
-
-/// A session. It is ended in the background, for which it needs its runtime around it.
-struct Playing {
-    demuxed: Option<Demuxed>,
-    runtime: Handle,
-    /// Its way to the camera; none: the library has its own. It goes after the session.
-    relay: Option<Relay>,
-}
-
-impl Drop for Playing {
-    fn drop(&mut self) {
-        let _entered = self.runtime.enter();
-        self.demuxed = None;
-    }
 }
 
 /// When a picture is shown: its place in the stream, and when it was taken.
@@ -155,16 +133,11 @@ impl RtspSource {
             }
             None => access,
         };
-        // Also what is given up on the way ends its session in the background.
-        let _entered = runtime.enter();
-        let (session, video, relay) = until(&runtime, &stop, answer, play(access))
-            .ok_or(SourceError::Stopped)?
-            .unwrap_or(Err(SourceError::Silent { what: "answer", after: answer }))?;
-        let mut session = Playing { demuxed: Some(session), runtime: runtime.clone(), relay };
+        let mut session = Session::open(access, answer, runtime, stop)?;
         let began = Instant::now();
         loop {
             let left = first_frame.saturating_sub(began.elapsed());
-            let Some(frame) = next_unit(&mut session, video, &runtime, &stop, left, &mut |_| {})? else {
+            let Some(frame) = session.next_unit(left, &mut |_| {})? else {
                 return Err(SourceError::Silent { what: "send a picture", after: first_frame });
             };
             // Whatever comes before a picture that needs no other one can't be shown.
@@ -172,13 +145,10 @@ impl RtspSource {
                 continue;
             };
             let stream = stream?;
-            let rate = client_rate(&session, video);
+            let rate = session.rate().unwrap_or(FrameRate::DEFAULT);
             let mut source = Self {
-                runtime,
-                stop,
                 idle,
                 session,
-                video,
                 decoder: Decoder::new(stream)?,
                 stream,
                 info: SourceInfo {
@@ -191,6 +161,7 @@ impl RtspSource {
                 clock: Clock::new(access.quirks.contains(&Quirk::WrongTimes)),
                 wall: (!access.quirks.contains(&Quirk::WrongClock)).then(Wall::default),
                 shown_at: BinaryHeap::new(),
+                drained: VecDeque::new(),
                 backlog: Backlog::default(),
                 passed: i64::MIN,
                 given: 0,
@@ -210,8 +181,7 @@ impl RtspSource {
                 wall.hear(item);
             }
         };
-        let next = next_unit(&mut self.session, self.video, &self.runtime, &self.stop, self.idle, &mut report)?;
-        let Some(frame) = next else {
+        let Some(frame) = self.session.next_unit(self.idle, &mut report)? else {
             return Err(SourceError::Silent { what: "send a frame", after: self.idle });
         };
         let shown = self.note(&frame)?;
@@ -228,6 +198,9 @@ impl RtspSource {
             if stream != self.stream {
                 debug!(from = %self.stream.size, to = %stream.size, "the camera's picture changes");
                 self.stream = stream;
+                if self.backlog.is_empty() {
+                    self.drain();
+                }
                 self.begin_anew()?;
                 self.backlog.clear();
             }
@@ -247,6 +220,14 @@ impl RtspSource {
             });
         }
         Ok(Shown { micros, taken, passed: false })
+    }
+
+    /// Takes what the decoder holds back, as nothing of this size comes any more.
+    fn drain(&mut self) {
+        self.decoder.flush();
+        while let (Some(picture), Some(Reverse(shown))) = (self.decoder.next_picture(), self.shown_at.pop()) {
+            self.drained.push_back((picture, shown));
+        }
     }
 
     fn begin_anew(&mut self) -> Result<(), SourceError> {
@@ -322,8 +303,12 @@ impl Source for RtspSource {
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
-            if let Some(picture) = self.decoder.next_picture() {
-                let shown = self.shown_at.pop().map(|Reverse(shown)| shown);
+            let drained = self.drained.pop_front().map(|(picture, shown)| (picture, Some(shown)));
+            let next = drained.or_else(|| {
+                let picture = self.decoder.next_picture()?;
+                Some((picture, self.shown_at.pop().map(|Reverse(shown)| shown)))
+            });
+            if let Some((picture, shown)) = next {
                 if shown.is_some_and(|shown| shown.passed) {
                     continue;
                 }
@@ -345,113 +330,7 @@ impl Source for RtspSource {
     }
 }
 
-/// The next access unit of the video; none if nothing comes in time. Everything else is given to `other`.
-fn next_unit(
-    session: &mut Playing,
-    video: usize,
-    runtime: &Handle,
-    stop: &CancellationToken,
-    deadline: Duration,
-    other: &mut dyn FnMut(&CodecItem),
-) -> Result<Option<VideoFrame>, SourceError> {
-    let relay = session.relay.as_ref();
-    let told = |error| told(relay, error);
-    let next = async {
-        let demuxed = session.demuxed.as_mut().ok_or(SourceError::Gone)?;
-        loop {
-            match demuxed.next().await {
-                Some(Ok(CodecItem::VideoFrame(frame))) if frame.stream_id() == video => {
-                    relay.inspect(|relay| relay.picture());
-                    return Ok(frame);
-                }
-                Some(Ok(item)) => other(&item),
-                Some(Err(error)) => return Err(told(refusal::session(&error))),
-                None => return Err(told(SourceError::Gone)),
-            }
-        }
-    };
-    match until(runtime, stop, deadline, next) {
-        None => Err(SourceError::Stopped),
-        Some(None) => Ok(None),
-        Some(Some(unit)) => unit.map(Some),
-    }
-}
-
-/// From the connection to playing; which stream is the video; and the way to the camera, if the library has none of its own.
-async fn play(access: &Access) -> Result<(Demuxed, usize, Option<Relay>), SourceError> {
-    let relay = match access.transport {
-        Transport::Tcp => Some(Relay::open(access).await?),
-        // Packets beside the connection come from the camera itself, which the library finds by its own connection.
-        Transport::Udp if access.url.scheme() == "rtsps" => return Err(refusal::udp_in_tls()),
-        Transport::Udp => None,
-    };
-    let told = |error| told(relay.as_ref(), error);
-    let url = relay.as_ref().map_or_else(|| access.url.clone(), Relay::url);
-    let credentials = access.credentials.as_ref();
-    let credentials =
-        credentials.map(|(username, password)| Credentials { username: username.clone(), password: password.clone() });
-    let known = credentials.is_some();
-    let has = |quirk| access.quirks.contains(&quirk);
-    let options = SessionOptions::default()
-        .creds(credentials)
-        .user_agent(format!("kadr/{}", env!("CARGO_PKG_VERSION")))
-        // A session that is left is ended in the background, so that the camera has its place back.
-        .session_group(Arc::new(SessionGroup::default()))
-        .teardown(match () {
-            // The relay does so itself: the library would connect once more, to whatever address the camera has named.
-            () if relay.is_some() || has(Quirk::NoTeardown) => TeardownPolicy::Never,
-            () if has(Quirk::StaleSessions) => TeardownPolicy::Always,
-            () => TeardownPolicy::Auto,
-        });
-    let refused = |error: retina::Error| told(refusal::opening(&error, &access.url, known));
-    let mut session = Session::describe(url, options).await.map_err(refused)?;
-    let video = session
-        .streams()
-        .iter()
-        .position(|stream| stream.media() == "video" && stream.encoding_name() == "h264")
-        .ok_or_else(|| refusal::no_h264(session.streams()))?;
-    let transport = match access.transport {
-        Transport::Tcp => client::Transport::Tcp(Default::default()),
-        Transport::Udp => client::Transport::Udp(Default::default()),
-    };
-    let format = FrameFormat {
-        h26x_framing: Framing::FourByteLength,
-        parameter_set_insertion: ParameterSetInsertion::EachKeyFrame,
-        ..FrameFormat::MP4
-    };
-    let setup = SetupOptions::default().transport(transport).frame_format(format);
-    session.setup(video, setup).await.map_err(refused)?;
-    // What cameras say of their first timestamp is of no use here, and some lie.
-    let mut options = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Ignore);
-    if has(Quirk::WrongSequence) {
-        options = options.initial_seq(InitialSequenceNumberPolicy::Ignore);
-    }
-    if has(Quirk::ForeignReports) {
-        options = options.unknown_rtcp_ssrc(UnknownRtcpSsrcPolicy::ProcessPackets);
-    }
-    let session = session.play(options).await.map_err(refused)?.demuxed().map_err(refused)?;
-    Ok((session, video, relay))
-}
-
-/// An error by its real cause: the library sees no more than the end of its connection.
-fn told(relay: Option<&Relay>, error: SourceError) -> SourceError {
-    match relay {
-        Some(relay) => relay.explain(error),
-        None => error,
-    }
-}
-
 /// What the unit's own parameter set says, if it has one.
 fn parameters(data: &[u8]) -> Option<Result<Stream, SourceError>> {
     nals(data, LENGTH).flatten().find(|nal| is_sps(nal)).map(|nal| Stream::of(nal, None))
-}
-
-/// As the camera says, or the usual one.
-fn client_rate(session: &Playing, video: usize) -> FrameRate {
-    let streams = session.demuxed.as_ref().map(Demuxed::streams).unwrap_or_default();
-    let said = streams.get(video).and_then(client::Stream::framerate);
-    let millis = said.filter(|rate| rate.is_finite() && (0.01..=1_000.0).contains(rate)).map(|rate| rate * 1000.0);
-    millis
-        .and_then(|millis| FrameRate::mean(millis.round() as u64, 1_000, NonZeroU32::MIN))
-        .unwrap_or(FrameRate::DEFAULT)
 }

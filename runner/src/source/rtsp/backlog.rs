@@ -44,6 +44,10 @@ impl<T> Backlog<T> {
         self.bytes = 0;
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
     /// The decoder has begun anew.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
