@@ -69,15 +69,14 @@ async fn watch_by_mpv(address: String, frames: usize) -> Vec<Vec<u8>> {
     output.stdout.chunks_exact(320 * 240 * 3).map(<[u8]>::to_vec).collect()
 }
 
-/// Whether GStreamer plays an address: its elements are separated by spaces, and the last one ends after some pictures.
-async fn gstreamer(address: &str, elements: &str) {
+/// Whether GStreamer plays what these elements, separated by spaces, give.
+async fn gstreamer(elements: &str) {
     let mut command = Command::new("gst-launch-1.0");
-    command.args(["-q", "souphttpsrc", &format!("location={address}"), "is-live=true", "!"]);
-    command.args(elements.split(' ')).args(["!", "fakesink", "num-buffers=20"]);
+    command.arg("-q").args(elements.split(' ')).args(["!", "fakesink", "num-buffers=20"]);
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = timeout(PATIENCE, command.output()).await.expect("it ends in time").unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{address} {elements}: {said}");
+    assert!(output.status.success() && said.is_empty(), "{elements}: {said}");
 }
 
 /// What ffprobe says of a video: its codec, profile and size.
@@ -159,10 +158,10 @@ async fn players_see_the_camera_with_every_object_marked() {
         let codec = if address.ends_with("mjpeg") { "mjpeg" } else { "h264" };
         assert_eq!(probe(&address).await, format!("{codec},320,240"), "{address}");
     }
-    let decode = "h264parse ! openh264dec";
-    gstreamer(&format!("{live}.mp4"), &format!("qtdemux ! {decode}")).await;
-    gstreamer(&format!("{live}.m3u8"), &format!("hlsdemux ! qtdemux ! {decode}")).await;
-    gstreamer(&format!("{live}.mjpeg"), "multipartdemux ! jpegdec").await;
+    gstreamer(&format!("souphttpsrc location={live}.mp4 ! qtdemux ! h264parse ! openh264dec")).await;
+    // Its older reader of HLS (hlsdemux) waits for ever between segments of MP4.
+    gstreamer(&format!("uridecodebin3 uri={live}.m3u8")).await;
+    gstreamer(&format!("souphttpsrc location={live}.mjpeg ! multipartdemux ! jpegdec")).await;
     // The page names what it plays by addresses that are there.
     let page = reqwest::get(&live).await.unwrap().text().await.unwrap();
     assert!(page.contains("live.mp4"), "{page}");

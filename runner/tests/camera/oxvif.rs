@@ -57,10 +57,23 @@ fn its_profiles_are_read_and_its_stream_is_asked_for() {
         assert_eq!(profiles(None).await, Err(OnvifError::NeedsCredentials));
         assert!(profiles(credentials("guess")).await.is_err());
         let profiles = profiles(credentials("admin")).await.unwrap();
-        let told: Vec<_> = profiles.iter().map(|profile| format!("{profile:?}")).collect();
-        assert_eq!(told, Vec::<String>::new());
-        let none = Wish { profile: Some("none of them".into()), ..Wish::default() };
-        assert!(matches!(none.choose(&profiles), Err(NoProfile::NoH264 { .. } | NoProfile::Codec { .. })));
+        let told = profiles.iter().map(|profile| {
+            let (codec, size) = (profile.codec.as_deref().unwrap(), profile.size.unwrap());
+            format!("{} {} {codec} {size} {}", profile.token, profile.name, profile.fps.unwrap())
+        });
+        let wanted = [
+            "Profile_1 mainStream H264 1920x1080 25",
+            "Profile_2 subStream H264 704x480 15",
+            "Profile_3 mainStream2 H264 1280x720 25",
+            "Profile_4 subStream2 JPEG 704x480 10",
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), wanted);
+        let wish = |size: &str| Wish { size: size.parse().ok(), ..Wish::default() };
+        for (wish, chosen) in [(Wish::default(), "Profile_1"), (wish("640x480"), "Profile_2")] {
+            assert_eq!(wish.choose(&profiles).unwrap().token, chosen);
+        }
+        let images = Wish { profile: Some("subStream2".into()), ..Wish::default() };
+        assert!(matches!(images.choose(&profiles), Err(NoProfile::Codec { codec, .. }) if codec == "JPEG"));
     });
     // It has no camera behind it: the address that it gives is what is tried.
     let access = Access { device: Some(Wish::default()), credentials: admin("admin"), ..access(&oxvif.url()) };

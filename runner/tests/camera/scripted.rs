@@ -142,6 +142,46 @@ fn a_new_parameter_set_in_the_middle_of_a_session_changes_the_size() {
     assert_eq!(peer.asked().iter().filter(|(method, _)| method == "PLAY").count(), 1, "one session");
 }
 
+#[test]
+fn lost_packets_and_times_that_jump_are_survived() {
+    let units = coded("320x240", 65);
+    let peer = playing(move |line| {
+        let mut sender = Sender { sequence: 1 };
+        for (n, unit) in (0..).zip(&units) {
+            // An hour ahead, and long before the beginning.
+            let ticks = match n {
+                20..40 => n * FRAME + 3_600 * 90_000,
+                40.. => (n * FRAME).wrapping_sub(3_600 * 90_000),
+                _ => n * FRAME,
+            };
+            // Pictures of which nothing comes, and one of which the beginning is missing.
+            match n {
+                13 | 14 | 33 => sender.sequence += 5,
+                53 => {
+                    sender.sequence += 1;
+                    sender.unit(line, ticks, &unit[unit.len() - 1..].to_vec())?;
+                }
+                _ => sender.unit(line, ticks, unit)?,
+            }
+        }
+        Ok(())
+    });
+    let ground = Ground::new();
+    let began = Instant::now();
+    let mut source = ground.open(&access(&peer.url)).unwrap();
+    let frames = frames(&mut source, 50);
+    let took = began.elapsed().as_secs_f64() * 1000.0;
+    // Each count of the camera's goes on from where the frame came.
+    assert!(
+        frames.is_sorted_by(|a, b| a.pts_ms <= b.pts_ms),
+        "{:?}",
+        frames.iter().map(|f| f.pts_ms).collect::<Vec<_>>()
+    );
+    assert!(frames[49].pts_ms < took + 3.0 * 20.0 * 40.0, "{} ms after {took} ms", frames[49].pts_ms);
+    assert!(frames.iter().enumerate().all(|(n, frame)| frame.number == n as u64));
+    assert_eq!(peer.asked().iter().filter(|(method, _)| method == "PLAY").count(), 1, "one session");
+}
+
 /// What is told of when the frames were taken, by a camera whose clock is 20 s behind, and when the test began.
 fn taken(ssrc: u32, behind: Duration, quirks: &[Quirk]) -> (Vec<Frame>, Timestamp) {
     let (units, now) = (coded("320x240", 35), Timestamp::now());
