@@ -105,7 +105,8 @@ fn report(line: &mut Line, ssrc: u32, ticks: u32, then: Timestamp) -> io::Result
     let millis = u64::try_from(then.as_millis()).unwrap();
     let mut packet = vec![0x80, 200, 0, 6];
     packet.extend(ssrc.to_be_bytes());
-    packet.extend((((millis / 1000 + NTP_TO_UNIX) << 32) | ((millis % 1000) << 32) / 1000).to_be_bytes());
+    let (seconds, part) = (millis / 1000 + NTP_TO_UNIX, ((millis % 1000) << 32) / 1000);
+    packet.extend((seconds << 32 | part).to_be_bytes());
     packet.extend(ticks.to_be_bytes());
     packet.extend([0; 8]);
     line.packet(1, &packet)
