@@ -67,10 +67,10 @@ for package in $packages; do
     nasm)
         echo "kadr: warning: nasm is missing; video will be decoded 2 to 3 times slower. To mend it: $command" >&2
         ;;
-    postgresql)
-        echo "kadr: warning: PostgreSQL's server is missing; tests that need it will fail. To mend it: $command" >&2
+    postgresql | python3-gi | gir1.2-* | gstreamer1.0-* | mpv | glib-networking | openssl | chromium*)
+        echo "kadr: warning: $package is missing; tests that need it will fail. To mend it: $command" >&2
         ;;
-    shellcheck | python3-yaml | python3-venv | python3-gi | gir1.2-* | gstreamer1.0-* | mpv | glib-networking | openssl | chromium*)
+    shellcheck | python3-yaml | python3-venv)
         echo "kadr: warning: $package is missing; what it checks is left out. To mend it: $command" >&2
         ;;
     *)

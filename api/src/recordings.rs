@@ -26,6 +26,8 @@ use crate::video::fmp4;
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 /// The server forgets a consumer that nobody asks for so long: a player whose buffer is full takes nothing for a while.
 const FORGET: Duration = Duration::from_secs(600);
+/// The same where everything is taken at once.
+const FORGET_SOON: Duration = Duration::from_secs(10);
 /// Messages are stored some seconds after they begin, and cameras' clocks may be wrong by less than this.
 const CLOCKS: Duration = Duration::from_secs(75);
 /// Messages with less between them are one recording.
@@ -188,7 +190,7 @@ impl Reader {
             filter_subject: subjects::recordings(scenario),
             ack_policy: AckPolicy::None,
             headers_only,
-            inactive_threshold: FORGET,
+            inactive_threshold: if headers_only { FORGET_SOON } else { FORGET },
             max_batch: i64::try_from(if headers_only { BATCH_OF_HEADERS } else { BATCH }).unwrap_or(1),
             ..pull::Config::default()
         };

@@ -62,6 +62,7 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(2);
 /// A frame that could not be queued is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_millis(100);
+
 /// Runs a job to its end, or until it is stopped; what is stored by then stays.
 pub(crate) async fn run(
     job: Job,
@@ -72,12 +73,16 @@ pub(crate) async fn run(
 ) -> Outcome {
     let storing = Storing::default();
     let opened = tokio::select! {
-        () = stops.any() => return Outcome::Cancelled,
+        () = stops.any() => Err(Stop::Asked),
         opened = Pipeline::open(job, nats, meter, reports, stops.clone(), &storing) => opened,
     };
     let mut pipeline = match opened {
         Ok(pipeline) => pipeline,
-        Err(reason) => return reason.into(),
+        Err(reason) => {
+            // A camera may have begun to send.
+            storing.abandon();
+            return reason.into();
+        }
     };
     let end = pipeline.work().await;
     let outcome = conclude(pipeline, end, &stops).await;

@@ -33,7 +33,7 @@ use kadr_shared::{geometry::Size, message::frame::Colour, time::Timestamp};
 
 pub use self::{
     error::SourceError,
-    live::{Live, Losses, Passed},
+    live::{Came, Live, Losses},
     rtsp::{Access, Deadlines, RtspSource, relay::framing},
     stream::{ImageStream, Published},
 };

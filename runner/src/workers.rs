@@ -25,7 +25,7 @@ use crate::patience::RETRY;
 const MODELS: usize = 1000;
 /// More workers of a model than are counted.
 const WORKERS: usize = 100;
-/// A worker says each second that it lives: this one is gone.
+/// A worker says twice a second that it lives: this one is gone.
 const GONE: Duration = Duration::from_secs(4);
 
 /// When workers were heard last. Listening ends with it.

@@ -34,8 +34,9 @@ use crate::{
 const ROOM: usize = 16;
 /// Of a message, for its subject and headers.
 const OVERHEAD: usize = 4 << 10;
+/// For an image to arrive; with the runner's answer it is less than what any request may take.
+const BODY_DEADLINE: Duration = Duration::from_secs(6);
 /// A runner decodes an image in much less.
-const BODY_DEADLINE: Duration = Duration::from_secs(3);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 pub(super) struct FramesApi {

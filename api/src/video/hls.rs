@@ -9,6 +9,8 @@ use kadr_shared::message::video::AccessUnit;
 
 use super::fmp4::{self, PackError};
 
+/// The year 2026 began then.
+const EPOCH_MS: u64 = 1_767_225_600_000;
 /// Segments in a playlist, at most.
 const LISTED: usize = 8;
 
@@ -63,8 +65,8 @@ pub(crate) fn playlist(units: &[Arc<AccessUnit>]) -> Option<String> {
     let longest = listed.iter().map(Segment::seconds).fold(USUAL_SECONDS, f64::max).round();
     let mut list = String::new();
     let AccessUnit { stream, group, .. } = **first;
-    // Encoders are numbered by milliseconds; a list's number of this kind has to fit into 32 bits.
-    let encoder = stream / 1000;
+    // Encoders are numbered by milliseconds; some players keep a number of this kind in 31 bits, which are enough until 2039.
+    let encoder = stream.saturating_sub(EPOCH_MS) / 200;
     // Writing into a String does not fail.
     let _ = write!(
         list,
@@ -135,11 +137,13 @@ mod tests {
         Arc::new(AccessUnit { run, stream, group, key, pts_ms, captured_at, size, body: body.into() })
     }
 
+    const OLD: u64 = EPOCH_MS + 5_000;
+    const NEW: u64 = EPOCH_MS + 6_000;
+
     /// An encoder's three whole segments and the beginning of a fourth, after another one's.
     fn video() -> Vec<Arc<AccessUnit>> {
-        let groups =
-            [(5_000, 90, 0.0), (5_000, 91, 1000.0), (6_000, 7, 2500.0), (6_000, 8, 3500.0), (6_000, 9, 5000.0)];
-        let units = groups.into_iter().chain([(6_000, 10, 6000.0)]);
+        let groups = [(OLD, 90, 0.0), (OLD, 91, 1000.0), (NEW, 7, 2500.0), (NEW, 8, 3500.0), (NEW, 9, 5000.0)];
+        let units = groups.into_iter().chain([(NEW, 10, 6000.0)]);
         let group = |(stream, group, at)| [unit(stream, group, at, true), unit(stream, group, at + 500.0, false)];
         units.flat_map(group).collect()
     }
@@ -150,10 +154,10 @@ mod tests {
         let time = Timestamp::from_millis(0);
         let wanted = format!(
             "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:7\n\
-             #EXT-X-DISCONTINUITY-SEQUENCE:6\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"live/6000.mp4\"\n\
-             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/6000-7.m4s\n\
-             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.500,\nlive/6000-8.m4s\n\
-             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/6000-9.m4s\n"
+             #EXT-X-DISCONTINUITY-SEQUENCE:30\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"live/{NEW}.mp4\"\n\
+             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/{NEW}-7.m4s\n\
+             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.500,\nlive/{NEW}-8.m4s\n\
+             #EXT-X-PROGRAM-DATE-TIME:{time}\n#EXTINF:1.000,\nlive/{NEW}-9.m4s\n"
         );
         assert_eq!(list, wanted);
         assert_eq!(playlist(&video()[..10]), None, "too short for browsers");
@@ -167,8 +171,8 @@ mod tests {
             let bytes = part.pack(&video).unwrap().unwrap();
             assert_eq!(&bytes[4..8], b"moof", "{line}");
         }
-        assert_eq!(&Part::Beginning { stream: 6_000 }.pack(&video).unwrap().unwrap()[4..8], b"ftyp");
-        assert!(Part::Segment { stream: 6_000, group: 10 }.pack(&video).is_none(), "not whole yet");
+        assert_eq!(&Part::Beginning { stream: NEW }.pack(&video).unwrap().unwrap()[4..8], b"ftyp");
+        assert!(Part::Segment { stream: NEW, group: 10 }.pack(&video).is_none(), "not whole yet");
         for bad in ["", "5", "5.m4s", "x-1.m4s", "-1.mp4", "../5.mp4"] {
             assert_eq!(Part::parse(bad), None, "{bad}");
         }

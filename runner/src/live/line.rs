@@ -87,6 +87,15 @@ impl Line {
     /// The next frame that is to be shown now, and what is drawn on it.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Frame, Vec<Detection>)> {
         let overdue = self.bytes > MOST_BYTES || self.due().is_some_and(|due| due <= now);
+        self.take(overdue)
+    }
+
+    /// The next frame, as it is: nothing more will be known.
+    pub(super) fn rest(&mut self) -> Option<(Frame, Vec<Detection>)> {
+        self.take(true)
+    }
+
+    fn take(&mut self, overdue: bool) -> Option<(Frame, Vec<Detection>)> {
         let Waiting { frame, result, .. } = self.waiting.front()?;
         let detections = match result {
             Result::Found(_) => Vec::new(),
@@ -203,6 +212,7 @@ mod tests {
         let mut file = Line::new(None, Between::Hold, None);
         file.enter(frame(0), true, now);
         assert_eq!((file.due(), shown(&mut file, now + 100 * PATIENCE)), (None, vec![]));
+        assert!(file.rest().is_some() && file.rest().is_none(), "at its end it is shown as it is");
     }
 
     #[test]

@@ -45,6 +45,8 @@ const FIRST_KEY_AFTER_MS: f64 = 300.0;
 const FIRST_KEYS: u64 = 3;
 /// The year 2026 began then.
 const EPOCH_MS: u64 = 1_767_225_600_000;
+/// Without orders, to look whether somebody still looks on.
+const LOOK: Duration = Duration::from_secs(1);
 /// A picture that can't be handed over for so long is left out.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -107,7 +109,7 @@ impl Studio {
         Self { about, nats, runtime, watchers, numbers, frames, line, overlay, coder: None, archive, failed: false }
     }
 
-    /// Until there are no more orders, and what waits is shown as it is.
+    /// Until there are no more orders, and what waits is shown as it is; or until nobody wants anything any more.
     pub(super) fn work(mut self, orders: &Receiver<Order>) {
         loop {
             let order = match self.line.due() {
@@ -116,9 +118,12 @@ impl Studio {
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
                 },
-                None => match orders.recv() {
+                None => match orders.recv_timeout(LOOK) {
                     Ok(order) => Some(order),
-                    Err(_) => break,
+                    // Where no frames come, nobody else would notice.
+                    Err(RecvTimeoutError::Timeout) if self.watchers.any() => None,
+                    Err(RecvTimeoutError::Timeout) => return,
+                    Err(RecvTimeoutError::Disconnected) => break,
                 },
             };
             match order {
@@ -134,7 +139,7 @@ impl Studio {
                 self.show(frame, &detections);
             }
         }
-        while let Some((frame, detections)) = self.line.next(Instant::now() + PATIENCE) {
+        while let Some((frame, detections)) = self.line.rest() {
             self.show(frame, &detections);
         }
     }

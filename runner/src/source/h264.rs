@@ -63,6 +63,16 @@ pub(super) fn is_sps(nal: &[u8]) -> bool {
     kind(nal) == Some(SPS)
 }
 
+/// Whether a NAL unit is a slice of a picture.
+pub(super) fn is_slice(nal: &[u8]) -> bool {
+    matches!(kind(nal), Some(SLICE | IDR_SLICE))
+}
+
+/// Whether a NAL unit is a slice of a picture that needs no other one.
+pub(super) fn is_idr(nal: &[u8]) -> bool {
+    kind(nal) == Some(IDR_SLICE)
+}
+
 /// Whether a NAL unit is the first slice of a picture: it begins with macroblock 0, written as a single bit.
 pub(super) fn begins_picture(nal: &[u8]) -> bool {
     matches!(kind(nal), Some(SLICE | IDR_SLICE)) && nal.get(1).is_some_and(|byte| byte & 0x80 != 0)

@@ -15,10 +15,10 @@ pub trait Live: Send {
     /// The next frame, numbered from 0 without holes. Blocks. None: something came that is no frame, and was counted as lost.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
 
-    /// Waits for the next frame as [`next_frame`](Self::next_frame) does, and leaves it: nobody wants to see it. What costs
-    /// more than receiving it is left out where that can be; the next call may still want a frame.
-    fn pass_frame(&mut self) -> Result<Option<Passed>, SourceError> {
-        Ok(self.next_frame()?.map(|frame| Passed { pts_ms: frame.pts_ms }))
+    /// Waits for the next frame as [`next_frame`](Self::next_frame) does, when nobody is known to want it. What costs more than
+    /// receiving it may be left out; where nothing can be, it is given all the same.
+    fn pass_frame(&mut self) -> Result<Option<Came>, SourceError> {
+        Ok(self.next_frame()?.map(Came::Frame))
     }
 
     /// What was left out since the last call.
@@ -36,11 +36,14 @@ pub trait Live: Send {
     fn numbered(&mut self, _number: u64) {}
 }
 
-/// A frame that came and was not wanted.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Passed {
-    /// When it would be shown, in milliseconds after the first frame.
-    pub pts_ms: f64,
+/// What came when nobody was known to want it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Came {
+    Frame(Frame),
+    /// It was received, and that is all; when it would be shown, in milliseconds after the first frame.
+    Passed {
+        pts_ms: f64,
+    },
 }
 
 /// What a session left out by itself.

@@ -34,8 +34,8 @@ use self::{
 };
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
-    h264::{Decoder, is_sps, nals, sps::Stream},
-    live::{Live, Passed, until},
+    h264::{Decoder, is_idr, is_slice, is_sps, nals, sps::Stream},
+    live::{Came, Live, until},
     onvif,
 };
 use crate::picture::Picture;
@@ -141,7 +141,7 @@ impl RtspSource {
                 return Err(SourceError::Silent { what: "send a picture", after: first_frame });
             };
             // Whatever comes before a picture that needs no other one can't be shown.
-            let Some(stream) = frame.is_random_access_point().then(|| parameters(frame.data())).flatten() else {
+            let Some(stream) = is_key(&frame).then(|| parameters(frame.data())).flatten() else {
                 continue;
             };
             let stream = stream?;
@@ -214,7 +214,7 @@ impl RtspSource {
             coded.push(Coded {
                 pts_ms: micros as f64 / 1000.0,
                 captured_at: taken,
-                key: frame.is_random_access_point(),
+                key: is_key(frame),
                 size: self.stream.size,
                 data: frame.data().to_vec(),
             });
@@ -278,17 +278,23 @@ impl Live for RtspSource {
         Source::next_frame(self)
     }
 
-    fn pass_frame(&mut self) -> Result<Option<Passed>, SourceError> {
+    fn pass_frame(&mut self) -> Result<Option<Came>, SourceError> {
         let (frame, shown) = self.receive()?;
-        let (key, bytes) = (frame.is_random_access_point(), frame.data().len());
+        // They would be old by the time that somebody wants a frame again.
+        self.drained.clear();
+        let picture = nals(frame.data(), LENGTH).flatten().any(is_slice);
+        let (key, bytes) = (is_key(&frame), frame.data().len());
         if !self.backlog.keep((frame, shown), key, bytes) {
             self.catch_up()?;
+        }
+        if !picture {
+            return Ok(None);
         }
         self.given += 1;
         if !self.comes_late(shown) {
             self.passed = shown.micros;
         }
-        Ok(Some(Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 }))
+        Ok(Some(Came::Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 }))
     }
 
     fn take_coded(&mut self) -> Vec<Coded> {
@@ -319,15 +325,24 @@ impl Source for RtspSource {
                 return Ok(Some(Frame { number, pts_ms: micros as f64 / 1000.0, captured_at, picture }));
             }
             let (frame, shown) = self.receive()?;
-            if frame.is_random_access_point() {
+            if is_key(&frame) {
                 // Nothing from here on needs what was passed.
                 self.backlog.forget();
             }
             self.catch_up()?;
             let passed = self.comes_late(shown);
+            if !passed {
+                // The rest is over: what comes from here on is late for nothing.
+                self.passed = i64::MIN;
+            }
             self.decode(&frame, Shown { passed, ..shown })?;
         }
     }
+}
+
+/// Whether others can follow on it alone. The library says so also of what holds no picture at all.
+fn is_key(frame: &VideoFrame) -> bool {
+    nals(frame.data(), LENGTH).flatten().any(is_idr)
 }
 
 /// What the unit's own parameter set says, if it has one.

@@ -115,6 +115,12 @@ impl ImageStream {
     fn next_picture(&mut self, deadline: Option<Duration>) -> Result<Option<(Arrived, Picture)>, SourceError> {
         let (since, last) = self.waiting.take().unwrap_or_else(|| (Instant::now(), None));
         let left = deadline.map_or(FOR_EVER, |deadline| deadline.saturating_sub(since.elapsed()));
+        // Also where others like it wait already.
+        if left.is_zero()
+            && let Some(why) = last
+        {
+            return Err(SourceError::NoImage { source: Box::new(why) });
+        }
         let next = until(&self.runtime, &self.stop, left, self.mailbox.next()).ok_or(SourceError::Stopped)?;
         let mut arrived = match (next, deadline) {
             (Some(next), _) => next?,

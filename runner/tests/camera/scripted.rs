@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadr_runner::source::{Access, Deadlines, Frame};
+use kadr_runner::source::{Access, Came, Deadlines, Frame, Live};
 use kadr_shared::{
     geometry::Size,
     settings::{Quirk, Quirks},
@@ -181,6 +181,60 @@ fn lost_packets_and_times_that_jump_are_survived() {
     assert!(frames[49].pts_ms < took + 3.0 * 20.0 * 40.0, "{} ms after {took} ms", frames[49].pts_ms);
     assert!(frames.iter().enumerate().all(|(n, frame)| frame.number == n as u64));
     assert_eq!(peer.asked().iter().filter(|(method, _)| method == "PLAY").count(), 1, "one session");
+}
+
+/// Nothing of what is recorded as it comes may depend on whether somebody looks on.
+#[test]
+fn what_is_passed_is_kept_as_it_came_whatever_size_it_has() {
+    let parts = [coded("320x240", 50), coded("160x120", 75)];
+    let sent: Vec<Unit> = parts.concat();
+    let units = sent.clone();
+    let peer = playing(move |line| {
+        let mut sender = Sender { sequence: 1 };
+        (0..).zip(&units).try_for_each(|(n, unit)| sender.unit(line, n * FRAME, unit))
+    });
+    let ground = Ground::new();
+    let mut source = ground.open(&Access { keep_coded: true, ..access(&peer.url) }).unwrap();
+    // More than are kept to go on from, and over the change.
+    frames(&mut source, 5);
+    for _ in 0..80 {
+        assert!(matches!(Live::pass_frame(&mut source).unwrap(), Some(Came::Passed { .. })));
+    }
+    let seen = frames(&mut source, 20);
+    assert!(seen.iter().all(|frame| frame.picture.size() == Size { width: 160, height: 120 }));
+    assert_eq!(seen[0].pts_ms.round() % 40.0, 0.0);
+    assert!(seen[0].pts_ms >= 85.0 * 40.0, "{} ms: what was passed is not shown", seen[0].pts_ms);
+    let coded = Live::take_coded(&mut source);
+    assert!(coded.len() >= 105, "{}", coded.len());
+    for (n, (coded, unit)) in coded.iter().zip(&sent).enumerate() {
+        let (slice, key) = (unit.last().unwrap(), n % 10 == 0);
+        assert!(coded.data.ends_with(slice), "unit {n}");
+        assert_eq!((coded.key, coded.pts_ms.round()), (key, n as f64 * 40.0), "unit {n}");
+        assert_eq!(coded.size.width, if n < 50 { 320 } else { 160 });
+    }
+}
+
+/// A unit without a picture is nothing to go on from.
+#[test]
+fn what_holds_no_picture_is_no_key_frame() {
+    let units = coded("320x240", 40);
+    let peer = playing(move |line| {
+        let mut sender = Sender { sequence: 1 };
+        for (n, unit) in (0..).zip(&units) {
+            sender.unit(line, n * FRAME, unit)?;
+            // Filler of its own, as cameras send that keep to a rate.
+            sender.unit(line, n * FRAME + FRAME / 2, &vec![vec![12, 0xff, 0xff, 0x80]])?;
+        }
+        Ok(())
+    });
+    let ground = Ground::new();
+    let mut source = ground.open(&Access { keep_coded: true, ..access(&peer.url) }).unwrap();
+    frames(&mut source, 2);
+    let passed = (0..40).filter(|_| Live::pass_frame(&mut source).unwrap().is_some()).count();
+    assert_eq!(passed, 20, "every other one is none");
+    frames(&mut source, 10);
+    let keys = Live::take_coded(&mut source).iter().filter(|coded| coded.key).count();
+    assert!((2..=4).contains(&keys), "{keys} of 40 frames, of which four are");
 }
 
 /// What is told of when the frames were taken, by a camera whose clock is 20 s behind, and when the test began.

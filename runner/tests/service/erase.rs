@@ -25,8 +25,11 @@ async fn a_deleted_scenarios_recordings_are_erased_and_a_later_ones_are_not() {
     eventually("it has begun to follow", || async { recordings.join(".erased").exists().then_some(()) }).await;
     record("gate");
     record("yard");
+    let done = || fs::read_to_string(recordings.join(".erased")).unwrap();
+    let before = done();
     world.append(&gate, EventData::ScenarioDeleted {}).await;
     gone("gate").await;
+    eventually("it is written down that this is done", || async { (done() != before).then_some(()) }).await;
     runner.kill();
 
     // Deleted while it is away.

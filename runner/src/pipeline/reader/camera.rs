@@ -24,7 +24,7 @@ use crate::{
     live::Watchers,
     meter::{Dropped, Meter, Trouble},
     preprocess::{PreprocessError, Preprocessor, Selection},
-    source::{Coded, Frame, Live, Losses, Passed, SourceError},
+    source::{Came, Coded, Frame, Live, Losses, SourceError},
     workers::Workers,
 };
 
@@ -103,13 +103,6 @@ struct Thread {
     interval_ms: f64,
 }
 
-/// What came from the camera.
-enum Came {
-    Frame(Frame),
-    /// Nobody wanted it.
-    Passed(Passed),
-}
-
 /// Nobody wants frames any more.
 struct Unwanted;
 
@@ -157,7 +150,7 @@ impl Thread {
             let came = if self.wants_frames() {
                 source.next_frame().map(|frame| frame.map(Came::Frame))
             } else {
-                source.pass_frame().map(|passed| passed.map(Came::Passed))
+                source.pass_frame()
             };
             self.count(source.losses());
             let came = match came {
@@ -176,7 +169,7 @@ impl Thread {
             self.next += 1;
             source.numbered(number);
             // Where a session's own count ran ahead of the clock, the next one's frames wait for it.
-            let (Came::Frame(Frame { pts_ms, .. }) | Came::Passed(Passed { pts_ms })) = &came;
+            let (Came::Frame(Frame { pts_ms, .. }) | Came::Passed { pts_ms }) = &came;
             let shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + pts_ms);
             (self.interval_ms, self.shown_ms) = (shown_ms - self.shown_ms, shown_ms);
             self.record(source.as_mut(), from_ms, stream);

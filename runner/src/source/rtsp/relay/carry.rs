@@ -96,8 +96,9 @@ enum End {
     Broken(RelayError),
 }
 
-/// Carries both ways until one side ends, and says whether the camera has heard of it. None of the waits here has a deadline of its own: the session's are those of
-/// [`Deadlines`](crate::source::Deadlines), and whoever misses one drops the relay, which is the stop.
+/// Carries both ways until one side ends, and says whether the camera has heard of it, or never played. None of the waits here has
+/// a deadline of its own: the session's are those of [`Deadlines`](crate::source::Deadlines), and whoever misses one drops the
+/// relay, which is the stop.
 pub(super) async fn carry(
     library: TcpStream,
     camera: Box<dyn Wire>,
@@ -129,13 +130,13 @@ pub(super) async fn carry(
                 () = stop.cancelled() => {}
                 _ = timeout(GOODBYE, rest) => {}
             }
-            false
+            !session.requests().plays()
         }
         End::Broken(error) => {
             debug!(%error, "the camera's connection is given up");
             // Told before the library can see that its connection ends.
             let _ = session.broken.set(error);
-            false
+            !session.requests().plays()
         }
     }
 }
@@ -227,8 +228,12 @@ async fn leave(
         let came = piece.get(..length).unwrap_or_default();
         let mut heard = None;
         let whole = framing.push(came, &mut |head| {
-            session.requests().answered(head);
-            heard = Some(!asks(head));
+            let mut requests = session.requests();
+            requests.answered(head);
+            // What it says of something else may come before.
+            if requests.answers_last(head) {
+                heard = Some(!asks(head));
+            }
         });
         match heard {
             Some(heard) => return Ok(heard),

@@ -122,6 +122,12 @@ impl Requests {
         self.challenge = challenges.build().ok();
     }
 
+    /// Whether an answer is that to the last request.
+    pub(super) fn answers_last(&self, head: &[u8]) -> bool {
+        let number = headers(head).find(|(name, _)| name.eq_ignore_ascii_case(b"cseq")).map(|(_, value)| value);
+        number.and_then(|value| std::str::from_utf8(value).ok()?.trim().parse().ok()) == Some(self.number)
+    }
+
     /// What ends the session at the camera, if it was told to play; each time a new one, signed by the newest challenge.
     pub(super) fn teardown(&mut self) -> Option<Vec<u8>> {
         let mut request = self.play.clone()?;
@@ -248,6 +254,9 @@ mod tests {
         sent(&mut requests, &format!("GET_PARAMETER {RELAY}/a/ RTSP/1.0\r\nCSeq: 5\r\n\r\n"));
         let ending = "TEARDOWN rtsps://cam:322/a/ RTSP/1.0\r\nCSeq: 6\r\nSession: 9\r\n\r\n";
         assert_eq!(requests.teardown().as_deref(), Some(ending.as_bytes()));
+        assert!(requests.answers_last(b"RTSP/1.0 200 OK\r\nCSeq: 6\r\n\r\n"));
+        assert!(!requests.answers_last(b"RTSP/1.0 200 OK\r\nCSeq: 5\r\n\r\n"), "that of before");
+        assert!(!requests.answers_last(b"RTSP/1.0 200 OK\r\n\r\n"));
         assert_eq!(requests.teardown().as_deref(), Some(ending.replace("CSeq: 6", "CSeq: 7").as_bytes()));
     }
 }
