@@ -27,8 +27,8 @@ const ANALYSED: [f64; 3] = [0.001, 5.0, 25.0];
 pub(crate) async fn measure() {
     let system = System::start().await;
     let camera = camera(system.folder());
-    for fps in ANALYSED {
-        let id = format!("glass-{fps}");
+    for (number, fps) in ANALYSED.into_iter().enumerate() {
+        let id = format!("glass-{number}");
         let settings = json!({"source": {"url": camera.url()}, "model": "yolov8n", "preprocess": {"fps": fps}});
         system.run(&id, settings).await;
         let http = format!("{}/v1/scenarios/{id}/live.mp4", system.api);

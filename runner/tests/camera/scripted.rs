@@ -188,10 +188,11 @@ fn lost_packets_and_times_that_jump_are_survived() {
 fn what_is_passed_is_kept_as_it_came_whatever_size_it_has() {
     let parts = [coded("320x240", 50), coded("160x120", 75)];
     let sent: Vec<Unit> = parts.concat();
+    // Fifty a second: what comes at once must not look like four seconds.
     let units = sent.clone();
     let peer = playing(move |line| {
         let mut sender = Sender { sequence: 1 };
-        (0..).zip(&units).try_for_each(|(n, unit)| sender.unit(line, n * FRAME, unit))
+        (0..).zip(&units).try_for_each(|(n, unit)| sender.unit(line, n * FRAME / 2, unit))
     });
     let ground = Ground::new();
     let mut source = ground.open(&Access { keep_coded: true, ..access(&peer.url) }).unwrap();
@@ -202,14 +203,14 @@ fn what_is_passed_is_kept_as_it_came_whatever_size_it_has() {
     }
     let seen = frames(&mut source, 20);
     assert!(seen.iter().all(|frame| frame.picture.size() == Size { width: 160, height: 120 }));
-    assert_eq!(seen[0].pts_ms.round() % 40.0, 0.0);
-    assert!(seen[0].pts_ms >= 85.0 * 40.0, "{} ms: what was passed is not shown", seen[0].pts_ms);
+    assert_eq!(seen[0].pts_ms.round() % 20.0, 0.0);
+    assert!(seen[0].pts_ms >= 85.0 * 20.0, "{} ms: what was passed is not shown", seen[0].pts_ms);
     let coded = Live::take_coded(&mut source);
     assert!(coded.len() >= 105, "{}", coded.len());
     for (n, (coded, unit)) in coded.iter().zip(&sent).enumerate() {
         let (slice, key) = (unit.last().unwrap(), n % 10 == 0);
         assert!(coded.data.ends_with(slice), "unit {n}");
-        assert_eq!((coded.key, coded.pts_ms.round()), (key, n as f64 * 40.0), "unit {n}");
+        assert_eq!((coded.key, coded.pts_ms.round()), (key, n as f64 * 20.0), "unit {n}");
         assert_eq!(coded.size.width, if n < 50 { 320 } else { 160 });
     }
 }
