@@ -87,6 +87,22 @@ pub struct Access {
     pub device: Option<Wish>,
 }
 
+impl Access {
+    /// A camera about which nothing else is known.
+    pub fn new(url: Url) -> Self {
+        Self {
+            url,
+            credentials: None,
+            transport: Transport::default(),
+            tls: Tls::default(),
+            quirks: Quirks::new(),
+            deadlines: Deadlines::default(),
+            keep_coded: false,
+            device: None,
+        }
+    }
+}
+
 /// Frames of one session.
 pub struct RtspSource {
     idle: Duration,

@@ -17,7 +17,6 @@ mod secured;
 use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, RtspSource, Source, SourceError};
-use kadr_shared::settings::{Quirks, Tls, Transport};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -47,16 +46,7 @@ impl Ground {
 }
 
 fn access(url: &str) -> Access {
-    Access {
-        url: url.parse().unwrap(),
-        credentials: None,
-        transport: Transport::Tcp,
-        tls: Tls::default(),
-        quirks: Quirks::new(),
-        deadlines: Deadlines::default(),
-        keep_coded: false,
-        device: None,
-    }
+    Access::new(url.parse().unwrap())
 }
 
 fn impatient(url: &str) -> Access {

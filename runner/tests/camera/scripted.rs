@@ -188,8 +188,8 @@ fn lost_packets_and_times_that_jump_are_survived() {
 fn what_is_passed_is_kept_as_it_came_whatever_size_it_has() {
     let parts = [coded("320x240", 50), coded("160x120", 75)];
     let sent: Vec<Unit> = parts.concat();
-    // Fifty a second: what comes at once must not look like four seconds.
     let units = sent.clone();
+    // Fifty a second: what comes at once must not look like four seconds.
     let peer = playing(move |line| {
         let mut sender = Sender { sequence: 1 };
         (0..).zip(&units).try_for_each(|(n, unit)| sender.unit(line, n * FRAME / 2, unit))

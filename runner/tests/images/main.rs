@@ -15,10 +15,7 @@ mod playing;
 use std::time::Duration;
 
 use kadr_runner::source::{Access, Deadlines, Frame, ImageStream, Live, SourceError};
-use kadr_shared::{
-    settings::{Quirks, Tls, Transport},
-    telemetry::chain,
-};
+use kadr_shared::telemetry::chain;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -48,16 +45,7 @@ impl Ground {
 }
 
 fn access(url: &str) -> Access {
-    Access {
-        url: url.parse().unwrap(),
-        credentials: None,
-        transport: Transport::Tcp,
-        tls: Tls::default(),
-        quirks: Quirks::new(),
-        deadlines: Deadlines::default(),
-        keep_coded: false,
-        device: None,
-    }
+    Access::new(url.parse().unwrap())
 }
 
 fn impatient(url: &str) -> Access {

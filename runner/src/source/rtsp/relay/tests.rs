@@ -8,9 +8,7 @@ use super::*;
 async fn relay() -> (Relay, TcpStream) {
     let camera = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("rtsp://{}/cam", camera.local_addr().unwrap()).parse().unwrap();
-    let (transport, tls, quirks, deadlines) = Default::default();
-    let access = Access { url, credentials: None, transport, tls, quirks, deadlines, keep_coded: false, device: None };
-    let relay = Relay::open(&access).await.unwrap();
+    let relay = Relay::open(&Access::new(url)).await.unwrap();
     (relay, camera.accept().await.unwrap().0)
 }
 
