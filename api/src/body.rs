@@ -10,6 +10,7 @@ mod history;
 mod json;
 mod scenario;
 mod settings;
+mod source;
 mod text;
 
 pub(crate) use detections::{Results, StoredResult};

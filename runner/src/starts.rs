@@ -193,6 +193,7 @@ fn parse(message: &jetstream::Message) -> Result<Start, AckKind> {
         seq: info.stream_sequence,
         time: info.published.into(),
         pending: info.pending,
+        past: false,
         message: message.clone(),
     };
     let event = log::read(&entry).map_err(|error| {

@@ -7,6 +7,7 @@ mod preprocess;
 mod quirk;
 mod source;
 mod text;
+mod url;
 
 use std::{fmt, str::FromStr};
 
@@ -16,8 +17,9 @@ pub use self::{
     outputs::{Between, KeepDays, Outputs, Overlay, Record, Recorded, Scale},
     preprocess::{Preprocess, PreprocessError, Region},
     quirk::{Quirk, Quirks},
-    source::{Fps, FpsError, Misplaced, Pace, Source, SourceUrl, SourceUrlError, Tls, Transport},
+    source::{Fps, FpsError, Misplaced, Pace, Source, Tls, Transport},
     text::{TextFormat, Webhook, WebhookUrl, WebhookUrlError},
+    url::{SourceUrl, SourceUrlError},
 };
 use crate::{geometry::InputSize, id::ModelName};
 

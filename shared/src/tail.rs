@@ -53,6 +53,8 @@ pub struct Tail {
     by_hand: bool,
     /// For a stream in memory: when it was made. Another one begins anew.
     made: Option<OffsetDateTime>,
+    /// The last message that was there before.
+    before: u64,
     volatile: bool,
 }
 
@@ -71,6 +73,8 @@ pub struct Entry {
     pub time: crate::time::Timestamp,
     /// Messages on the filter that were behind it when it was sent; 0: it was the last.
     pub pending: u64,
+    /// Of a stream in memory: it was there before its reader came.
+    pub past: bool,
     pub message: Message,
 }
 
@@ -87,6 +91,7 @@ impl Tail {
             failures: 0,
             by_hand: false,
             made: None,
+            before: 0,
             volatile: false,
         }
     }
@@ -176,7 +181,7 @@ impl Tail {
             return Ok(None);
         }
         reading.delivered += 1;
-        Ok(Some(Entry { seq, time, pending, message }))
+        Ok(Some(Entry { seq, time, pending, past: seq <= self.before, message }))
     }
 
     /// Goes on making a consumer. `None`: after a while there is none yet, or it could not be made.
@@ -245,13 +250,17 @@ impl Tail {
         };
         // Whether it is the last one is not known.
         let message = Message { message, context: self.jetstream.clone() };
-        Ok(Some(Entry { seq, time, pending: 1, message }))
+        Ok(Some(Entry { seq, time, pending: 1, past: false, message }))
     }
 
     async fn open_volatile(&mut self) -> Result<pull::Stream, async_nats::Error> {
-        let made = self.jetstream.get_stream(self.stream).await?.cached_info().created;
-        if self.made.replace(made).is_some_and(|before| before != made) {
-            self.next = 1;
+        let stream = self.jetstream.get_stream(self.stream).await?;
+        let info = stream.cached_info();
+        match self.made.replace(info.created) {
+            None => self.before = info.state.last_sequence,
+            // Whatever is in another one came while this reader was there.
+            Some(made) if made != info.created => (self.next, self.before) = (1, 0),
+            Some(_) => {}
         }
         self.consumer().await
     }

@@ -36,6 +36,8 @@ use crate::{
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// A player that takes nothing for so long is gone.
 const STALLED: Duration = Duration::from_secs(10);
+/// From the description's picture to the wish to play it: it is still of the present, as a player sees it.
+const AT_ONCE: Duration = Duration::from_millis(150);
 /// Between reports of the wall clock.
 const REPORT_EVERY: Duration = Duration::from_secs(3);
 /// The last words, and the player's end of the connection, are waited for as long.
@@ -83,11 +85,19 @@ pub(super) struct Connection {
     begin: u32,
     /// When the next request has to be there, where nothing is played.
     deadline: Instant,
-    /// From the description to the first picture: the video is made meanwhile.
-    held: Option<Viewer>,
+    /// From the description on: the video is made meanwhile.
+    held: Option<Held>,
     playing: Option<Playing>,
     /// A message is on its way, and what is written now would come in its middle.
     writing: bool,
+}
+
+/// A viewer of which its player has only heard.
+struct Held {
+    scenario: ScenarioId,
+    viewer: Viewer,
+    first: Arc<AccessUnit>,
+    came: Instant,
 }
 
 struct Playing {
@@ -209,7 +219,7 @@ impl Connection {
                 Ok(told) => Answer::ok().with(headers::CONTENT_BASE, base).body("application/sdp", told),
                 Err(problem) => problem.into(),
             },
-            Verdict::Play(track) => match self.watch(&track.scenario).await {
+            Verdict::Play(track) => match self.begin(&track.scenario).await {
                 Ok((viewer, first)) => return self.play(track, viewer, &first, cseq).await,
                 Err(problem) => {
                     self.session.stopped();
@@ -226,10 +236,23 @@ impl Connection {
 
     async fn describe(&mut self, scenario: &ScenarioId) -> Result<String, Problem> {
         let (viewer, first) = self.watch(scenario).await?;
-        self.held = Some(viewer);
-        sdp::describe(scenario, &first, self.local.ip()).ok_or_else(|| {
+        let told = sdp::describe(scenario, &first, self.local.ip());
+        self.held = Some(Held { scenario: scenario.clone(), viewer, first, came: Instant::now() });
+        told.ok_or_else(|| {
             Problem::new(ProblemName::Unavailable, "the video does not tell how it is coded: try again in a moment")
         })
+    }
+
+    /// Who plays at once begins with the picture that the description was made of; who takes its time, with a new one.
+    async fn begin(&mut self, scenario: &ScenarioId) -> Result<(Viewer, Arc<AccessUnit>), Problem> {
+        match self.held.take() {
+            Some(held) if held.scenario == *scenario && held.came.elapsed() < AT_ONCE => Ok((held.viewer, held.first)),
+            held => {
+                let begun = self.watch(scenario).await;
+                drop(held);
+                begun
+            }
+        }
     }
 
     /// A viewer, and its first picture.
@@ -259,7 +282,6 @@ impl Connection {
         let answer = self.session.plays().with(headers::RTP_INFO, info);
         let look = now + SILENCE;
         self.playing = Some(Playing { scenario, viewer, packetizer, clock, moment: None, reported: now, look });
-        self.held = None;
         self.write(&answer.bytes(cseq)).await?;
         self.show(first).await
     }

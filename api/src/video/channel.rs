@@ -28,8 +28,11 @@ use tracing::debug;
 const RENEWAL: Duration = Duration::from_secs(1);
 /// Saying so may take this long.
 const SAY_TIMEOUT: Duration = Duration::from_secs(2);
-/// A channel without a viewer goes on for so long: players of HLS come and go with every request.
+/// Players of HLS come and go with every request: they count as viewers for so long.
 const LINGER: Duration = Duration::from_secs(10);
+/// A channel without any viewer goes on for so long: less than the runner goes on for, so that what is remembered is always
+/// followed by what comes next.
+const ASKED: Duration = Duration::from_secs(3);
 /// Pictures that a viewer may be behind: some seconds. One that is further behind goes on at the latest key frame.
 const BEHIND: usize = 128;
 /// What is remembered is bounded by time, and by this.
@@ -65,6 +68,34 @@ pub(crate) struct Channel {
 struct Recent {
     units: VecDeque<(Instant, Arc<AccessUnit>)>,
     bytes: usize,
+    /// Some came since the channel began. Until then there is only what somebody watched before, perhaps some time ago.
+    live: bool,
+}
+
+impl Recent {
+    /// Whether it was there before the channel was, is `past`. What another encoder has coded then is another viewer's: it has
+    /// ended, and the present does not follow it.
+    fn push(&mut self, unit: Arc<AccessUnit>, past: bool) {
+        if !past && !self.live {
+            self.live = true;
+            if self.units.back().is_some_and(|(_, last)| last.stream != unit.stream) {
+                (self.units, self.bytes) = Default::default();
+            }
+        }
+        let now = Instant::now();
+        self.bytes += unit.body.len();
+        self.units.push_back((now, unit));
+        while let Some((at, oldest)) = self.units.front()
+            && (now.duration_since(*at) > VIDEO_AGE || self.units.len() > MOST_UNITS || self.bytes > MOST_BYTES)
+        {
+            self.bytes -= oldest.body.len();
+            self.units.pop_front();
+        }
+    }
+
+    fn from(&self, at: usize) -> Vec<Arc<AccessUnit>> {
+        if self.live { self.units.range(at..).map(|(_, unit)| unit.clone()).collect() } else { Vec::new() }
+    }
 }
 
 /// A panic while something was remembered leaves a list: nothing to be afraid of.
@@ -107,21 +138,19 @@ impl Channel {
 
     pub(super) fn is_wanted(&self) -> bool {
         let watched = [&self.video, &self.images].iter().any(|count| count.load(Ordering::Relaxed) > 0);
-        watched || self.is_listed() || lock(&self.asked).elapsed() < LINGER
+        watched || self.is_listed() || lock(&self.asked).elapsed() < ASKED
     }
 
     /// The pictures of the last seconds, in order.
     pub(crate) fn recent(&self) -> Vec<Arc<AccessUnit>> {
-        lock(&self.recent).units.iter().map(|(_, unit)| unit.clone()).collect()
+        lock(&self.recent).from(0)
     }
 
     /// The pictures from the latest key frame on, and all that will come: none is left out, none comes twice.
     pub(super) fn subscribe(&self) -> (Vec<Arc<AccessUnit>>, broadcast::Receiver<Arc<AccessUnit>>) {
         let recent = lock(&self.recent);
         let latest = recent.units.iter().rposition(|(_, unit)| unit.key);
-        let since_key =
-            latest.map_or(Vec::new(), |at| recent.units.range(at..).map(|(_, unit)| unit.clone()).collect());
-        (since_key, self.sender.subscribe())
+        (latest.map_or(Vec::new(), |at| recent.from(at)), self.sender.subscribe())
     }
 
     /// Waits until `ready` finds in the latest pictures what it looks for, at most `patience`.
@@ -160,6 +189,7 @@ impl Channel {
                 entry = pictures.next() => {
                     let headers = entry.message.headers.clone().unwrap_or_default();
                     match AccessUnit::parse(&headers, entry.message.payload.clone()) {
+                        Ok(unit) if entry.past => self.remember(unit),
                         Ok(unit) => self.push(unit),
                         Err(error) => debug!(%scenario, %error, "a picture can't be read; another version's, perhaps"),
                     }
@@ -180,17 +210,15 @@ impl Channel {
         }
     }
 
+    /// One that was there before the channel: players of HLS may ask this API for what another one has listed.
+    pub(super) fn remember(&self, unit: AccessUnit) {
+        lock(&self.recent).push(Arc::new(unit), true);
+    }
+
     pub(super) fn push(&self, unit: AccessUnit) {
-        let (now, unit) = (Instant::now(), Arc::new(unit));
+        let unit = Arc::new(unit);
         let mut recent = lock(&self.recent);
-        recent.bytes += unit.body.len();
-        recent.units.push_back((now, unit.clone()));
-        while let Some((at, oldest)) = recent.units.front()
-            && (now.duration_since(*at) > VIDEO_AGE || recent.units.len() > MOST_UNITS || recent.bytes > MOST_BYTES)
-        {
-            recent.bytes -= oldest.body.len();
-            recent.units.pop_front();
-        }
+        recent.push(unit.clone(), false);
         // Within the lock: who subscribes sees it either there or here. Nobody may be listening.
         let _ = self.sender.send(unit);
         drop(recent);

@@ -132,6 +132,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn nobody_is_shown_what_another_one_watched_some_time_ago() {
+        let channel = Arc::new(Channel::new());
+        let mut viewer = viewer(&channel);
+        for (pts_ms, key) in [(0.0, true), (40.0, false), (80.0, true)] {
+            channel.remember(unit(1, pts_ms, key));
+        }
+        assert!(channel.recent().is_empty(), "nothing follows it yet");
+        channel.push(AccessUnit { stream: 2, ..unit(9, 9_000.0, true) });
+        assert_eq!(viewer.next().await.unwrap().pts_ms, 9_000.0);
+        assert_eq!(channel.recent().len(), 1, "it is followed by another encoder's");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_api_has_shown_is_remembered() {
+        let channel = Arc::new(Channel::new());
+        channel.remember(unit(1, 0.0, true));
+        channel.push(unit(1, 40.0, false));
+        assert_eq!(channel.recent().len(), 2);
+        let mut viewer = viewer(&channel);
+        assert_eq!(viewer.next().await.unwrap().pts_ms, 0.0, "the camera sends few pictures: the latest key frame");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_that_is_too_slow_goes_on_at_a_key_frame() {
         let channel = Arc::new(Channel::new());
         let mut viewer = viewer(&channel);

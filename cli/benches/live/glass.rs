@@ -1,18 +1,23 @@
 //! Glass to glass: each frame shows its number, and it is noted when a player has it, straight from the camera and by way of
 //! kadr. Both players are ffmpeg, so that what decoding and its queues take is in both.
+//!
+//! What a frame waited for its own inference is taken off it, frame by frame: the rest is what kadr adds.
 
 use std::{collections::HashMap, process::Stdio, time::Duration};
 
+use kadr_shared::time::Timestamp;
 use serde_json::json;
 use tokio::{io::AsyncReadExt, process::Command, time::Instant};
 
 use super::{
     System, print, quantile, rounded,
-    system::{camera, shares},
+    system::{Wait, camera, shares},
 };
 
 /// The frame's number: so many squares of so many pixels.
 pub(crate) const BITS: usize = 9;
+/// Of the camera, as the clip has it.
+const FRAME_MS: f64 = 40.0;
 pub(crate) const SQUARE: usize = 32;
 /// Time for players to come into step, and to be measured.
 const SETTLE: Duration = Duration::from_secs(6);
@@ -37,29 +42,61 @@ pub(crate) async fn measure() {
             let url = camera.url();
             let (direct, by_kadr) = tokio::join!(watch(&url), watch(&address));
             let threads = shares(&before, &system.threads(), (SETTLE + MEASURE).as_secs_f64());
-            let mut behind = behind(&direct, &by_kadr);
-            let mut inference = system.inference_ms(&id).await;
-            let (p50, p95) = (quantile(&mut behind, 0.5), quantile(&mut behind, 0.95));
-            let [of_it_50, of_it_95] = [0.5, 0.95].map(|part| quantile(&mut inference, part));
+            let waits = system.waits(&id).await;
+            let shown = behind(&direct, &by_kadr);
+            let clip = direct.iter().map(|(number, _)| number + 1).max().unwrap_or(1);
+            let mut own: Vec<f64> =
+                shown.iter().filter_map(|shown| Some(shown.ms - wait(shown, &waits, clip)?)).collect();
+            let mut inference: Vec<f64> = waits.iter().map(|wait| wait.ms).collect();
+            let mut behind: Vec<f64> = shown.iter().map(|shown| shown.ms).collect();
+            let [(p50, p95), (of_it_50, of_it_95), (own_50, own_95)] =
+                [&mut behind, &mut inference, &mut own].map(|values| (quantile(values, 0.5), quantile(values, 0.95)));
             print(json!({
                 "figure": "glass_to_glass", "over": output, "video": "1280x720 at 25 fps", "model": "yolov8n f32",
                 "wanted_fps": fps, "analysed_fps": system.get(&id).await["health"]["analysed_fps"],
                 "sent": direct.len(), "shown": by_kadr.len(), "frames": behind.len(),
                 "p50_ms": rounded(p50), "p95_ms": rounded(p95),
-                "inference_p50_ms": rounded(of_it_50), "inference_p95_ms": rounded(of_it_95), "threads": threads,
+                "inference_p50_ms": rounded(of_it_50), "inference_p95_ms": rounded(of_it_95),
+                "analysed_frames": own.len(), "besides_p50_ms": rounded(own_50), "besides_p95_ms": rounded(own_95),
+                "threads": threads,
             }));
         }
         system.stop(&id).await;
     }
 }
 
-/// How long after the camera's own player each frame was shown by way of kadr, in milliseconds.
-fn behind(direct: &[(u32, Instant)], by_kadr: &[(u32, Instant)]) -> Vec<f64> {
+/// A frame that was shown by way of kadr, and how long after the camera's own player.
+struct Shown {
+    number: u32,
+    at: Timestamp,
+    ms: f64,
+}
+
+/// How long a frame waited for its result: that of the same number in the clip (of so many frames) that was taken within the
+/// time before. The scenario is the first that asks the camera, so that the video's clock begins with the clip.
+fn wait(shown: &Shown, waits: &[Wait], clip: u32) -> Option<f64> {
+    let is_it = |wait: &&Wait| {
+        let number = (wait.pts_ms / FRAME_MS).round() as u64 % u64::from(clip);
+        let spent = shown.at.as_millis() - wait.taken.as_millis();
+        number == u64::from(shown.number) && (0..LONGEST.as_millis() as i64).contains(&spent)
+    };
+    waits.iter().find(is_it).map(|wait| wait.ms)
+}
+
+/// The frames that both players had.
+fn behind(direct: &[(u32, Instant)], by_kadr: &[(u32, Instant)]) -> Vec<Shown> {
+    // Both clocks, now.
+    let (now, begun) = (Timestamp::now(), Instant::now());
     let after = |(number, at): &(u32, Instant)| {
         // The last time that the camera's own player had it before.
         let sent = direct.iter().filter(|(sent, _)| sent == number).map(|(_, sent)| at.checked_duration_since(*sent));
         let spent = sent.flatten().min()?;
-        (spent < LONGEST).then_some(spent.as_secs_f64() * 1000.0)
+        let at = now.as_millis() - i64::try_from(begun.duration_since(*at).as_millis()).unwrap_or_default();
+        (spent < LONGEST).then_some(Shown {
+            number: *number,
+            at: Timestamp::from_millis(at),
+            ms: spent.as_secs_f64() * 1000.0,
+        })
     };
     by_kadr.iter().filter_map(after).collect()
 }

@@ -33,12 +33,17 @@ pub(crate) async fn measure() {
     let mut player = watch();
     let (mut outages, mut players) = (0, 1);
     let mut told = Instant::now();
+    let nats = async_nats::connect(&system.nats).await.unwrap();
+    let jetstream = async_nats::jetstream::new(nats);
     let line = async |outages: u32, players: u32| {
         let [kadr, nats] = system.memory();
+        // What the server has to hold, beside what its memory is.
+        let held = jetstream.query_account().await.unwrap();
         let camera = &system.get("soak").await["health"]["camera"];
         print(json!({
             "figure": "soak", "outages": outages, "reconnects": camera["reconnects"], "players": players,
-            "kadr_memory_mb": kadr, "nats_memory_mb": nats,
+            "kadr_memory_mb": kadr, "nats_memory_mb": nats, "nats_consumers": held.consumers,
+            "nats_in_memory_mb": held.memory / 1_000_000, "nats_on_disk_mb": held.storage / 1_000_000,
         }));
     };
     line(outages, players).await;

@@ -2,12 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use kadr_shared::testkit::{TestCamera, free_ports};
+use kadr_shared::{
+    testkit::{TestCamera, free_ports},
+    time::Timestamp,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -17,11 +21,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Clock ticks a second, as Linux tells processor time.
 const TICKS: f64 = 100.0;
 
+/// A frame's way into the queue, and to its worker's answer.
+pub(crate) struct Wait {
+    /// By the video's own clock.
+    pub(crate) pts_ms: f64,
+    pub(crate) taken: Timestamp,
+    pub(crate) ms: f64,
+}
+
 /// Ends with it.
 pub(crate) struct System {
     process: Child,
     pub(crate) api: String,
     pub(crate) rtsp: String,
+    /// Its NATS server's address.
+    pub(crate) nats: String,
+    /// What it says further: it must find somebody there.
+    _said: BufReader<ChildStdout>,
     client: reqwest::Client,
     folder: TempDir,
 }
@@ -34,9 +50,16 @@ impl System {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kadr"));
         command.args(["up", "--listen", &http, "--rtsp", &rtsp, "--data"]).arg(folder.path().join("data"));
         let (api, rtsp) = (format!("http://{http}"), format!("rtsp://{rtsp}"));
-        command.env("KADR_LOG", "warn").current_dir(CHECKOUT).stdout(Stdio::null());
-        let process = command.spawn().expect("kadr starts");
-        let system = Self { process, api, rtsp, client: reqwest::Client::new(), folder };
+        command.env("KADR_LOG", "warn").current_dir(CHECKOUT).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("kadr starts");
+        let mut said = BufReader::new(process.stdout.take().unwrap());
+        let nats = said
+            .by_ref()
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.trim().strip_prefix("NATS")?.trim().to_owned()));
+        let nats = nats.expect("kadr tells where its NATS server is");
+        let system = Self { process, api, rtsp, nats, _said: said, client: reqwest::Client::new(), folder };
         system
             .until("kadr is ready", async |system| {
                 let ready = system.client.get(format!("{}/health/ready", system.api)).send().await;
@@ -79,16 +102,24 @@ impl System {
         self.until("the scenario is inactive", async |system| system.get(id).await["state"] == "inactive").await;
     }
 
-    /// How long the latest results took from the frame's way into the queue to its worker's answer, in milliseconds.
-    pub(crate) async fn inference_ms(&self, id: &str) -> Vec<f64> {
-        let address = format!("{}/v1/scenarios/{id}/detections?limit=1000", self.api);
-        let page: Value = self.client.get(address).send().await.unwrap().json().await.unwrap();
-        let results = page["results"].as_array().cloned().unwrap_or_default();
-        let time = |result: &Value| {
-            let timing = &result["timing_ms"];
-            Some(timing["queue"].as_f64()? + timing["inference"].as_f64()?)
-        };
-        results.iter().filter_map(time).collect()
+    /// Of each stored result how long its frame waited for it.
+    pub(crate) async fn waits(&self, id: &str) -> Vec<Wait> {
+        let (mut waits, mut from) = (Vec::new(), Some(0));
+        while let Some(first) = from {
+            let address = format!("{}/v1/scenarios/{id}/detections?limit=1000&from={first}", self.api);
+            let page: Value = self.client.get(address).send().await.unwrap().json().await.unwrap();
+            let results = page["results"].as_array().cloned().unwrap_or_default();
+            waits.extend(results.iter().filter_map(|result| {
+                let (timing, taken) = (&result["timing_ms"], result["captured_at"].as_str()?);
+                Some(Wait {
+                    pts_ms: result["pts_ms"].as_f64()?,
+                    taken: taken.parse().ok()?,
+                    ms: timing["queue"].as_f64()? + timing["inference"].as_f64()?,
+                })
+            }));
+            from = page["next"].as_u64().filter(|next| *next > first);
+        }
+        waits
     }
 
     /// Processor time that the threads have taken so far, in seconds, by their names; all of its NATS server's under that name.

@@ -40,7 +40,8 @@ use crate::{
 
 /// Between key frames: a segment of HLS begins with each.
 const KEY_EVERY_MS: f64 = 1_000.0;
-/// The first ones are followed sooner, so that players of segments have some soon: browsers don't begin with less than three.
+/// For somebody who came new they come sooner: players of segments have some soon (browsers don't begin with less than
+/// three), and one that takes the first for its look at the stream and throws it away (`ffplay -fflags nobuffer`) has another.
 const FIRST_KEY_AFTER_MS: f64 = 300.0;
 const FIRST_KEYS: u64 = 3;
 /// The year 2026 began then.
@@ -95,7 +96,7 @@ struct Coder {
     colour: Colour,
     stream: u64,
     group: u64,
-    /// Key frames so far, and when the last one is shown.
+    /// Key frames since somebody came, and when the last one is shown.
     keys: u64,
     key_ms: f64,
     frames: u64,
@@ -218,6 +219,9 @@ impl Studio {
         let Some(coder) = &mut self.coder else { return Err("there is no encoder".to_owned()) };
         let after_ms = if coder.keys <= FIRST_KEYS { FIRST_KEY_AFTER_MS } else { KEY_EVERY_MS };
         let due = coder.keys > 0 && frame.pts_ms - coder.key_ms >= after_ms;
+        if wanted {
+            coder.keys = 0;
+        }
         if due || wanted && coder.frames > 0 {
             coder.encoder.begin_anew();
         }
