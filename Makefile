@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 BENCH ?=
 PROFILE ?=
-.PHONY: help demo up test golden chaos chaos-short sanitize bench-core bench-inference bench-live bench-pipeline setup deps nats clip fmt lint
+.PHONY: help demo up test golden chaos chaos-short sanitize fuzz bench-core bench-inference bench-live bench-pipeline setup deps nats clip fmt lint
 
 # Where reference data lies beside the checkout, the tests and the demo find it. What the environment says wins.
 ifneq ($(wildcard ../shared/golden),)
@@ -99,6 +99,9 @@ bench-pipeline: deps nats $(if $(KADR_FIXTURES),,clip) ## measure the whole way 
 bench-live: deps nats ## measure cameras and live video, as lines of JSON: [BENCH="glass first idle cameras"] or BENCH=soak [MINUTES=n]
 	@test -n "$(KADR_FIXTURES)" || { echo 'kadr: set KADR_FIXTURES to the folder of reference data' >&2; exit 1; }
 	@cargo bench --locked -p kadr --bench live -- $(BENCH)
+
+fuzz: ## fuzz what reads untrusted bytes, each target for SECONDS=60 (cargo-fuzz, an instrumented build of its own)
+	@scripts/fuzz.sh $(SECONDS)
 
 setup: deps nats clip ## all that make demo sets up: NATS server, clip, weights
 	cargo build --locked -p kadr

@@ -20,9 +20,9 @@ pub(crate) async fn measure() {
     let minutes = std::env::var("MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(60.0);
     let end = Instant::now() + Duration::from_secs_f64(60.0 * minutes);
     let system = System::start().await;
-    let clip = fixtures().join("clips/highway.mp4");
-    let mut camera = TestCamera::start(&clip, 3, None, None);
-    let settings = json!({"source": {"url": camera.url()}, "model": "yolov8n", "preprocess": {"fps": 5}, "outputs": {"record": {"keep_bytes": 50_000_000}}});
+    let clip = fixtures().join("clips/persons.mp4");
+    let mut camera = TestCamera::start(&clip, 1, None, None);
+    let settings = json!({"source": {"url": camera.url()}, "model": "yolov8n", "preprocess": {"fps": 2}, "outputs": {"record": {"keep_bytes": 50_000_000}}});
     system.run("soak", settings).await;
     let live = format!("{}/v1/scenarios/soak/live.mp4", system.api);
     let watch = || {
@@ -52,7 +52,7 @@ pub(crate) async fn measure() {
         let port = camera.port();
         drop(camera);
         tokio::time::sleep(AWAY).await;
-        camera = TestCamera::start(&clip, 3, Some(port), None);
+        camera = TestCamera::start(&clip, 1, Some(port), None);
         outages += 1;
         // A player may give up; another one takes its place.
         if player.try_wait().unwrap().is_some() {
