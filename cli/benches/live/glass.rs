@@ -3,7 +3,7 @@
 //!
 //! What a frame waited for its own inference is taken off it, frame by frame: the rest is what kadr adds.
 
-use std::{collections::HashMap, process::Stdio, time::Duration};
+use std::{collections::HashMap, path::Path, process::Stdio, time::Duration};
 
 use kadr_shared::time::Timestamp;
 use serde_json::json;
@@ -11,7 +11,7 @@ use tokio::{io::AsyncReadExt, process::Command, time::Instant};
 
 use super::{
     System, print, quantile, rounded,
-    system::{Wait, camera, shares},
+    system::{NUMBERED, Wait, camera, shares},
 };
 
 /// The frame's number: so many squares of so many pixels.
@@ -32,6 +32,7 @@ const ANALYSED: [f64; 3] = [0.001, 5.0, 25.0];
 pub(crate) async fn measure() {
     let system = System::start().await;
     let camera = camera(system.folder());
+    let clip = frames_of(&system.folder().join(NUMBERED));
     for (number, fps) in ANALYSED.into_iter().enumerate() {
         let id = format!("glass-{number}");
         let settings = json!({"source": {"url": camera.url()}, "model": "yolov8n", "preprocess": {"fps": fps}});
@@ -44,7 +45,6 @@ pub(crate) async fn measure() {
             let threads = shares(&before, &system.threads(), (SETTLE + MEASURE).as_secs_f64());
             let waits = system.waits(&id).await;
             let shown = behind(&direct, &by_kadr);
-            let clip = direct.iter().map(|(number, _)| number + 1).max().unwrap_or(1);
             let mut own: Vec<f64> =
                 shown.iter().filter_map(|shown| Some(shown.ms - wait(shown, &waits, clip)?)).collect();
             let mut inference: Vec<f64> = waits.iter().map(|wait| wait.ms).collect();
@@ -72,11 +72,20 @@ struct Shown {
     ms: f64,
 }
 
+/// How many frames a file has.
+fn frames_of(file: &Path) -> u64 {
+    let mut command = std::process::Command::new("ffprobe");
+    command.args(["-v", "error", "-select_streams", "v", "-count_packets"]);
+    command.args(["-show_entries", "stream=nb_read_packets", "-of", "csv=p=0"]).arg(file);
+    let said = command.output().expect("ffprobe is installed").stdout;
+    String::from_utf8_lossy(&said).trim().parse().expect("a number of frames")
+}
+
 /// How long a frame waited for its result: that of the same number in the clip (of so many frames) that was taken within the
 /// time before. The scenario is the first that asks the camera, so that the video's clock begins with the clip.
-fn wait(shown: &Shown, waits: &[Wait], clip: u32) -> Option<f64> {
+fn wait(shown: &Shown, waits: &[Wait], clip: u64) -> Option<f64> {
     let is_it = |wait: &&Wait| {
-        let number = (wait.pts_ms / FRAME_MS).round() as u64 % u64::from(clip);
+        let number = (wait.pts_ms / FRAME_MS).round() as u64 % clip;
         let spent = shown.at.as_millis() - wait.taken.as_millis();
         number == u64::from(shown.number) && (0..LONGEST.as_millis() as i64).contains(&spent)
     };

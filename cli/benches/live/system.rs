@@ -198,9 +198,12 @@ pub(crate) fn fixtures() -> PathBuf {
     std::env::var_os("KADR_FIXTURES").expect("KADR_FIXTURES names the reference data, which has the camera").into()
 }
 
+/// What [`camera`] plays, in its folder.
+pub(crate) const NUMBERED: &str = "numbered.mp4";
+
 /// A street at 1280x720 and 25 frames a second, each frame with its number as a row of black and white squares.
 pub(crate) fn camera(folder: &Path) -> TestCamera {
-    let clip = folder.join("numbered.mp4");
+    let clip = folder.join(NUMBERED);
     let street = fixtures().join("clips/highway.mp4");
     // Square x is bit x of the frame's number.
     let number = format!(

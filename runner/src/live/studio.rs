@@ -42,8 +42,8 @@ use crate::{
 const KEY_EVERY_MS: f64 = 1_000.0;
 /// For somebody who came new they come sooner: players of segments have some soon (browsers don't begin with less than
 /// three), and one that takes the first for its look at the stream and throws it away (`ffplay -fflags nobuffer`) has another.
-const FIRST_KEY_AFTER_MS: f64 = 300.0;
-const FIRST_KEYS: u64 = 3;
+const FIRST_KEY_AFTER_MS: f64 = 200.0;
+const FIRST_KEYS: u64 = 5;
 /// The year 2026 began then.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 /// Without orders, to look whether somebody still looks on.
