@@ -72,7 +72,7 @@ pub(crate) async fn clip(
     let start = OffsetDateTime::from_unix_timestamp_nanos(earliest * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let policy = DeliverPolicy::ByStartTime { start_time: start };
     let reader = Reader::open(nats, scenario, policy, false).await?;
-    let mut clip = Clip { reader, from, to, first: None, next: None, number: 0, over: false };
+    let mut clip = Clip { reader, from, to, first: None, before: Vec::new(), next: None, number: 0, over: false };
     clip.next = clip.read().await?;
     if clip.next.is_none() {
         return Ok(None);
@@ -97,6 +97,8 @@ struct Clip {
     from: Timestamp,
     to: Timestamp,
     first: Option<AccessUnit>,
+    /// Before it has begun: the latest key frame, and what follows on it, which may fill several messages.
+    before: Vec<AccessUnit>,
     /// Read, but not packed: how long its predecessor is shown follows from it.
     next: Option<Vec<AccessUnit>>,
     number: u32,
@@ -114,16 +116,23 @@ impl Clip {
                 }
                 continue;
             }
-            if span.to < self.from {
+            if self.first.is_some() && span.to < self.from {
                 continue;
             }
             let mut units = recording::unpack(body).map_err(async_nats::Error::from)?;
             if self.first.is_none() {
+                self.before = follow(std::mem::take(&mut self.before), units);
+                let keys = || self.before.iter().enumerate().filter(|(_, unit)| unit.key);
+                if span.to < self.from {
+                    let latest = keys().next_back().map_or(self.before.len(), |(at, _)| at);
+                    self.before.drain(..latest);
+                    continue;
+                }
                 // From the last key frame at or before the moment that was asked for.
-                let keys = || units.iter().enumerate().filter(|(_, unit)| unit.key);
                 let begin = keys().rev().find(|(_, unit)| unit.captured_at <= self.from).or_else(|| keys().next());
                 let Some((begin, _)) = begin else { continue };
-                units.drain(..begin);
+                units = self.before.split_off(begin);
+                self.before = Vec::new();
                 self.first = units.first().cloned();
             } else if !self.goes_on(&units) {
                 return Ok(None);
@@ -167,6 +176,19 @@ impl Clip {
     }
 }
 
+/// A message's pictures behind those before them; by themselves, if they don't follow on them.
+fn follow(mut before: Vec<AccessUnit>, units: Vec<AccessUnit>) -> Vec<AccessUnit> {
+    let follows = before.last().zip(units.first()).is_some_and(|(last, next)| {
+        (last.run, last.stream) == (next.run, next.stream) && next.captured_at.since(last.captured_at) < GAP
+    });
+    let bytes: usize = before.iter().map(|unit| unit.body.len()).sum();
+    if !follows || bytes > MOST_BEFORE {
+        return units;
+    }
+    before.extend(units);
+    before
+}
+
 /// Reads what is stored of one scenario, in order, up to the end.
 struct Reader {
     consumer: PullConsumer,
@@ -174,6 +196,8 @@ struct Reader {
     batch: Vec<(Span, Bytes)>,
 }
 
+/// Between a key frame and the moment that is asked for there are no more bytes than this.
+const MOST_BEFORE: usize = 64 << 20;
 /// Messages a request: some are megabytes large.
 const BATCH: usize = 4;
 const BATCH_OF_HEADERS: usize = 500;
@@ -231,5 +255,63 @@ impl Reader {
             self.batch = batch;
         }
         Ok(self.batch.pop())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use kadr_shared::{id::RunId, message::video::push_nal, testkit::TestServer};
+
+    use super::*;
+
+    const SECOND: i64 = 1_000;
+
+    /// Taken at this second, and full of its number.
+    fn unit(begin: i64, second: u8, key: bool) -> AccessUnit {
+        let mut body = Vec::new();
+        if key {
+            push_nal(&mut body, &[0x67, 0x42, 0xc0, 0x1f, 1]);
+            push_nal(&mut body, &[0x68, 0xce]);
+        }
+        push_nal(&mut body, &[vec![if key { 0x65 } else { 0x41 }], vec![0xe0 + second; 20]].concat());
+        AccessUnit {
+            run: RunId::from_u128(1),
+            stream: 1,
+            group: 0,
+            key,
+            pts_ms: f64::from(second) * 1000.0,
+            captured_at: Timestamp::from_millis(begin + i64::from(second) * SECOND),
+            size: "64x64".parse().unwrap(),
+            body: body.into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_moment_is_found_far_behind_its_key_frame() {
+        let server = TestServer::start().await;
+        let nats = server.nats().await;
+        let scenario: ScenarioId = "gate".parse().unwrap();
+        let begin = Timestamp::now().as_millis();
+        // Three messages, and key frames in the first and the last of them.
+        for (from, to) in [(0, 4), (4, 8), (8, 12)] {
+            let units: Vec<_> = (from..to).map(|second| unit(begin, second, matches!(second, 0 | 2 | 10))).collect();
+            let headers = Span::of(&units).unwrap().headers();
+            let body = recording::pack(&units).unwrap().unwrap();
+            let subject = subjects::recordings(&scenario);
+            nats.jetstream.publish_with_headers(subject, headers, body).await.unwrap().await.unwrap();
+        }
+        let seconds = async |from: i64, to: i64| {
+            let at = |second: i64| Timestamp::from_millis(begin + second * SECOND);
+            let clip = clip(&nats, &scenario, at(from), at(to)).await.unwrap()?;
+            let bytes = clip.try_collect::<Vec<_>>().await.unwrap().concat();
+            let has = |second: &u8| bytes.windows(20).any(|window| window == vec![0xe0 + second; 20]);
+            Some((0..12).filter(has).collect::<Vec<u8>>())
+        };
+        assert_eq!(seconds(5, 6).await, Some(vec![2, 3, 4, 5, 6]), "the key frame is in another message");
+        assert_eq!(seconds(9, 9).await, Some((2..=9).collect()));
+        assert_eq!(seconds(1, 3).await, Some((0..=3).collect()));
+        assert_eq!(seconds(11, 20).await, Some(vec![10, 11]));
+        assert_eq!(seconds(600, 601).await, None);
     }
 }

@@ -61,6 +61,11 @@ impl World {
 
     /// Its video, 25 pictures a second of so many bytes, each taken at second 1,000 of all time, until what is given back goes.
     fn film(&self, bytes: usize) -> DropGuard {
+        self.film_by(1, bytes)
+    }
+
+    /// By this encoder, whose number all of it is made of.
+    fn film_by(&self, encoder: u8, bytes: usize) -> DropGuard {
         let stop = CancellationToken::new();
         let nats = self.nats.clone();
         let filming = async move {
@@ -74,13 +79,13 @@ impl World {
                     push_nal(&mut body, &SPS);
                     push_nal(&mut body, &PPS);
                 }
-                let mut nal = vec![7; bytes];
+                let mut nal = vec![encoder; bytes];
                 nal[0] = if key { 0x65 } else { 0x41 };
                 push_nal(&mut body, &nal);
                 let unit = AccessUnit {
                     run: RunId::from_u128(1),
-                    stream: 1,
-                    group: number / 5,
+                    stream: encoder.into(),
+                    group: (u64::from(encoder) << 32) + number / 5,
                     key,
                     pts_ms: number as f64 * 40.0,
                     captured_at: Timestamp::from_millis(1_000_000),
@@ -270,6 +275,31 @@ async fn a_player_is_told_and_shown_until_the_scenario_stops() {
     drop(film);
     is_bye(player.end().await);
     world.api.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_is_shown_what_another_one_watched_before() {
+    let world = World::start().await;
+    world.command("start", "init_startup").await;
+    let before = world.film_by(1, 100);
+    eventually("a film that somebody watched", || async {
+        let stream = world.nats.jetstream.get_stream(subjects::VIDEO).await.ok()?;
+        (stream.cached_info().state.messages > 20).then_some(())
+    })
+    .await;
+    drop(before);
+
+    let _film = world.film_by(2, 100);
+    let mut player = world.playing().await;
+    let mut shown = 0;
+    while shown < 20 {
+        let (channel, packet) = player.packet().await;
+        // Of a slice: its second byte is its encoder's number.
+        if channel == 0 && matches!(packet[12], 0x65 | 0x41) {
+            assert_eq!(packet[13], 2, "picture {shown} is of the past");
+            shown += 1;
+        }
+    }
 }
 
 #[tokio::test]

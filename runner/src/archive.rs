@@ -3,7 +3,11 @@
 //! Whoever has pictures never waits here: storing is a task's, with a bound; what finds no room is left out, and told as trouble.
 //! Which pictures they are is not known here, and what becomes of them neither: the API makes clips of them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{
     consumer::{AckPolicy, pull},
@@ -32,6 +36,8 @@ use crate::meter::{Meter, Trouble};
 const SPAN_MS: f64 = 2_000.0;
 /// And before it has more bytes than this, wherever it is: the server takes 8 MB.
 const MOST_BYTES: usize = 4 << 20;
+/// What has come is stored after this time, also where nothing follows it: the camera may be away for long.
+const QUIET: Duration = Duration::from_secs(5);
 /// Messages that wait to be stored.
 const WAITING: usize = 16;
 /// One is tried to be stored for so long.
@@ -71,6 +77,10 @@ pub(crate) struct Archive {
     meter: Arc<Meter>,
     units: Vec<AccessUnit>,
     bytes: usize,
+    /// A key frame came, and all that followed it was taken.
+    whole: bool,
+    /// When the last picture came.
+    pushed: Instant,
 }
 
 impl Archive {
@@ -79,31 +89,42 @@ impl Archive {
         let keeper = Keeper { nats, scenario, record, meter: meter.clone(), kept: None };
         let over = storing.over.clone();
         storing.tasks.spawn(async move { over.run_until_cancelled_owned(keeper.work(queue)).await });
-        Self { waiting, meter, units: Vec::new(), bytes: 0 }
+        Self { waiting, meter, units: Vec::new(), bytes: 0, whole: false, pushed: Instant::now() }
     }
 
     /// The next picture, in the order in which pictures are coded.
     pub(crate) fn push(&mut self, unit: AccessUnit) {
         let full = self.bytes + unit.body.len() > MOST_BYTES;
-        let long = self.units.first().is_some_and(|first| {
-            let other = first.stream != unit.stream;
-            unit.key && (other || unit.pts_ms - first.pts_ms >= SPAN_MS)
-        });
+        let long = self
+            .units
+            .first()
+            .is_some_and(|first| first.stream != unit.stream || unit.key && unit.pts_ms - first.pts_ms >= SPAN_MS);
         if full || long {
             self.flush();
         }
-        // Nothing can be made of pictures before the first key frame.
-        if self.units.is_empty() && self.bytes == 0 && !unit.key && !full {
+        // Nothing can be made of pictures before the first key frame, or behind one that is missing.
+        self.whole |= unit.key;
+        if !self.whole {
             return;
         }
         self.bytes += unit.body.len();
         self.units.push(unit);
+        self.pushed = Instant::now();
     }
 
-    fn flush(&mut self) {
+    /// Nothing comes just now: what has come some time ago is stored.
+    pub(crate) fn rest(&mut self) {
+        if self.pushed.elapsed() >= QUIET {
+            self.flush();
+        }
+    }
+
+    /// Stores what has come.
+    pub(crate) fn flush(&mut self) {
         self.bytes = 0;
         let units = std::mem::take(&mut self.units);
         if !units.is_empty() && self.waiting.try_send(units).is_err() {
+            self.whole = false;
             self.meter.trouble(Trouble::Recording, Some("recording: NATS is too slow, video is left out".to_owned()));
         }
     }
@@ -234,7 +255,7 @@ mod tests {
     use kadr_shared::{
         id::RunId,
         settings::Outputs,
-        testkit::{PATIENCE, TestServer},
+        testkit::{PATIENCE, TestServer, eventually},
         time::Timestamp,
     };
 
@@ -273,6 +294,30 @@ mod tests {
             begin.push(Span::parse(&message.headers).unwrap().from.as_millis() / 1000);
         }
         begin
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_came_is_stored_before_anything_follows() {
+        let server = TestServer::start().await;
+        let nats = server.nats().await;
+        let outputs: Outputs = serde_json::from_value(serde_json::json!({"record": {}})).unwrap();
+        let meter = Arc::new(Meter::new("gate".parse().unwrap(), RunId::from_u128(7), 1));
+        let storing = Storing::default();
+        let scenario: ScenarioId = "gate".parse().unwrap();
+        let mut archive = Archive::open(nats.clone(), scenario.clone(), outputs.record.unwrap(), meter, &storing);
+        let run = RunId::generate();
+        archive.push(AccessUnit { key: false, ..unit(run, 0) });
+        archive.push(unit(run, 1));
+        archive.flush();
+        // What follows goes on without a key frame; another size's pictures are no part of it.
+        archive.push(AccessUnit { key: false, ..unit(run, 2) });
+        archive.push(AccessUnit { stream: 2, ..unit(run, 3) });
+        archive.flush();
+        let stored = eventually("three messages", || async {
+            let stored = list(&nats, &scenario, u64::MAX).await.ok()?;
+            (stored.len() == 3).then_some(stored)
+        });
+        assert_eq!(stored.await.len(), 3, "the first picture follows on nothing");
     }
 
     #[tokio::test(flavor = "multi_thread")]

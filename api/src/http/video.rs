@@ -204,7 +204,10 @@ impl Packer {
         if before.is_none() {
             match fmp4::beginning(&unit) {
                 Ok(beginning) => bytes = beginning,
-                Err(error) => debug!(scenario = %self.id, %error, "a video can't begin"),
+                Err(error) => {
+                    debug!(scenario = %self.id, %error, "a video can't begin");
+                    return Some(Bytes::new());
+                }
             }
         }
         self.shown = Some((unit.stream, at, span));

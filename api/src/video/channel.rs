@@ -143,7 +143,10 @@ impl Channel {
 
     /// The pictures of the last seconds, in order.
     pub(crate) fn recent(&self) -> Vec<Arc<AccessUnit>> {
-        lock(&self.recent).from(0)
+        let recent = lock(&self.recent);
+        // Where no more came, the rest has grown old.
+        let fresh = recent.units.iter().position(|(at, _)| at.elapsed() <= VIDEO_AGE);
+        recent.from(fresh.unwrap_or(recent.units.len()))
     }
 
     /// The pictures from the latest key frame on, and all that will come: none is left out, none comes twice.
@@ -175,6 +178,8 @@ impl Channel {
 
     /// Reads until nobody wants it any more, and says all the time what is watched.
     pub(super) async fn read(&self, nats: &Nats, scenario: &ScenarioId, stop: &CancellationToken) {
+        // What there is comes once more, if this is not the first time.
+        *lock(&self.recent) = Recent::default();
         // In a task of its own: saying that it is watched must not interrupt what the reader is at.
         let tail = Tail::volatile(nats.jetstream.clone(), subjects::VIDEO, subjects::video(scenario));
         let mut pictures = tail.spawn(BEHIND);

@@ -39,11 +39,15 @@ impl Segment<'_> {
 }
 
 /// The whole segments of the newest encoder's pictures: those behind which another key frame has come. What another encoder
-/// coded before has other times and another numbering.
+/// coded before has other times and another numbering. Where pictures are missing (nobody watched for a while, or they were
+/// lost) the list begins anew, too: players count segments by their places in it.
 fn segments(units: &[Arc<AccessUnit>]) -> Vec<Segment<'_>> {
     let stream = units.last().map(|unit| unit.stream);
     let begin = units.iter().rposition(|unit| Some(unit.stream) != stream).map_or(0, |at| at + 1);
     let units = units.get(begin..).unwrap_or_default();
+    let follows = |before: &AccessUnit, unit: &AccessUnit| unit.group == before.group + u64::from(unit.key);
+    let hole = units.iter().zip(units.iter().skip(1)).rposition(|(before, unit)| !follows(before, unit));
+    let units = units.get(hole.map_or(0, |at| at + 1)..).unwrap_or_default();
     let keys: Vec<usize> = units.iter().enumerate().filter(|(_, unit)| unit.key).map(|(at, _)| at).collect();
     let bounds = keys.iter().zip(keys.iter().skip(1));
     let whole = bounds.filter_map(|(&from, &to)| {

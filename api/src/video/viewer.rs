@@ -30,6 +30,8 @@ pub(crate) struct Viewer {
     begin: Option<Instant>,
     /// What was given last can be followed by what comes next.
     whole: bool,
+    /// The encoder and the group of what was given last.
+    last: (u64, u64),
 }
 
 impl Viewer {
@@ -37,7 +39,7 @@ impl Viewer {
         let (ahead, pictures) = channel.subscribe();
         let watch = Watch::new(channel, Kind::Video);
         let begin = Some(Instant::now() + KEY_PATIENCE);
-        Self { _watch: watch, stop, ahead: ahead.into(), pictures, begin, whole: false }
+        Self { _watch: watch, stop, ahead: ahead.into(), pictures, begin, whole: false, last: (0, 0) }
     }
 
     /// The next picture; the first one is a key frame, and so is one after pictures that were missed. Waits as long as there is
@@ -49,6 +51,7 @@ impl Viewer {
                     Ok(Some(unit)) if unit.key => {
                         (self.begin, self.whole) = (None, true);
                         self.ahead.clear();
+                        self.last = (unit.stream, unit.group);
                         return Some(unit);
                     }
                     Ok(Some(unit)) if !self.ahead.is_empty() => self.ahead.push_back(unit),
@@ -58,12 +61,14 @@ impl Viewer {
                 }
                 continue;
             }
-            if let Some(unit) = self.ahead.pop_front() {
-                return Some(unit);
-            }
-            let unit = self.receive().await?;
-            self.whole |= unit.key;
+            let unit = match self.ahead.pop_front() {
+                Some(unit) => unit,
+                None => self.receive().await?,
+            };
+            // One of another group lost its key frame on its way.
+            self.whole = unit.key || self.whole && self.last == (unit.stream, unit.group);
             if self.whole {
+                self.last = (unit.stream, unit.group);
                 return Some(unit);
             }
         }
@@ -152,6 +157,18 @@ mod tests {
         assert_eq!(channel.recent().len(), 2);
         let mut viewer = viewer(&channel);
         assert_eq!(viewer.next().await.unwrap().pts_ms, 0.0, "the camera sends few pictures: the latest key frame");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lost_its_key_frame_is_left_out() {
+        let channel = Arc::new(Channel::new());
+        let mut viewer = viewer(&channel);
+        for (group, pts_ms, key) in [(1, 0.0, true), (1, 40.0, false), (2, 120.0, false), (3, 160.0, true)] {
+            channel.push(unit(group, pts_ms, key));
+        }
+        for wanted in [0.0, 40.0, 160.0] {
+            assert_eq!(viewer.next().await.unwrap().pts_ms, wanted);
+        }
     }
 
     #[tokio::test(start_paused = true)]

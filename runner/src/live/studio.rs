@@ -122,7 +122,10 @@ impl Studio {
                 None => match orders.recv_timeout(LOOK) {
                     Ok(order) => Some(order),
                     // Where no frames come, nobody else would notice.
-                    Err(RecvTimeoutError::Timeout) if self.watchers.any() => None,
+                    Err(RecvTimeoutError::Timeout) if self.watchers.any() => {
+                        self.archive.iter_mut().for_each(Archive::rest);
+                        None
+                    }
                     Err(RecvTimeoutError::Timeout) => return,
                     Err(RecvTimeoutError::Disconnected) => break,
                 },

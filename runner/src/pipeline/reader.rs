@@ -7,6 +7,7 @@ mod camera;
 mod file;
 mod kind;
 mod pacer;
+mod take;
 
 use std::{sync::Arc, thread};
 

@@ -35,7 +35,7 @@ use self::{
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, is_idr, is_slice, is_sps, nals, sps::Stream},
-    live::{Came, Live, until},
+    live::{Came, Live, Losses, until},
     onvif,
 };
 use crate::picture::Picture;
@@ -122,6 +122,10 @@ pub struct RtspSource {
     /// When the latest of what was passed is shown, in microseconds.
     passed: i64,
     given: u64,
+    /// When the last picture came out, or was passed.
+    pictured: Instant,
+    /// Pictures that can't be decoded, since they were asked for last.
+    unreadable: u64,
     /// What came and was not taken yet, if it is to be kept.
     coded: Option<Vec<Coded>>,
 }
@@ -151,9 +155,11 @@ impl RtspSource {
         };
         let mut session = Session::open(access, answer, runtime, stop)?;
         let began = Instant::now();
+        let mut wall = (!access.quirks.contains(&Quirk::WrongClock)).then(Wall::default);
         loop {
             let left = first_frame.saturating_sub(began.elapsed());
-            let Some(frame) = session.next_unit(left, &mut |_| {})? else {
+            // Many report the time before they send a picture.
+            let Some(frame) = session.next_unit(left, &mut |item| hear(&mut wall, item))? else {
                 return Err(SourceError::Silent { what: "send a picture", after: first_frame });
             };
             // Whatever comes before a picture that needs no other one can't be shown.
@@ -175,12 +181,14 @@ impl RtspSource {
                     colour: stream.colour,
                 },
                 clock: Clock::new(access.quirks.contains(&Quirk::WrongTimes)),
-                wall: (!access.quirks.contains(&Quirk::WrongClock)).then(Wall::default),
+                wall,
                 shown_at: BinaryHeap::new(),
                 drained: VecDeque::new(),
                 backlog: Backlog::default(),
                 passed: i64::MIN,
                 given: 0,
+                pictured: Instant::now(),
+                unreadable: 0,
                 coded: access.keep_coded.then(Vec::new),
             };
             let shown = source.note(&frame)?;
@@ -192,12 +200,7 @@ impl RtspSource {
     /// Waits for the next access unit.
     fn receive(&mut self) -> Result<(VideoFrame, Shown), SourceError> {
         let wall = &mut self.wall;
-        let mut report = |item: &CodecItem| {
-            if let Some(wall) = wall {
-                wall.hear(item);
-            }
-        };
-        let Some(frame) = self.session.next_unit(self.idle, &mut report)? else {
+        let Some(frame) = self.session.next_unit(self.idle, &mut |item| hear(wall, item))? else {
             return Err(SourceError::Silent { what: "send a frame", after: self.idle });
         };
         let shown = self.note(&frame)?;
@@ -252,15 +255,22 @@ impl RtspSource {
         Ok(())
     }
 
-    fn decode(&mut self, frame: &VideoFrame, shown: Shown) -> Result<(), SourceError> {
-        if self.decoder.decode(frame.data(), LENGTH)? {
-            self.shown_at.push(Reverse(shown));
-            // What was damaged never comes out, and its time must not be kept for ever.
-            if self.shown_at.len() > HELD_BACK {
-                self.shown_at.pop();
-            }
+    /// Whether it was taken.
+    fn decode(&mut self, frame: &VideoFrame, shown: Shown) -> Result<bool, SourceError> {
+        let nothing_held_back = self.shown_at.is_empty();
+        if !self.decoder.decode(frame.data(), LENGTH)? {
+            return Ok(false);
         }
-        Ok(())
+        // The rest of a picture whose beginning was lost is taken, and gives none: the next one must not have its time.
+        if frame.loss() > 0 && nothing_held_back && !self.decoder.has_picture() {
+            return Ok(false);
+        }
+        self.shown_at.push(Reverse(shown));
+        // What was damaged never comes out, and its time must not be kept for ever.
+        if self.shown_at.len() > HELD_BACK {
+            self.shown_at.pop();
+        }
+        Ok(true)
     }
 
     /// Whether it comes after a picture that is shown after it, and that one was passed.
@@ -291,14 +301,18 @@ impl Live for RtspSource {
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
-        Source::next_frame(self)
+        self.frame()
+    }
+
+    fn losses(&mut self) -> Losses {
+        Losses { unreadable: std::mem::take(&mut self.unreadable), ..Losses::default() }
     }
 
     fn pass_frame(&mut self) -> Result<Option<Came>, SourceError> {
         let (frame, shown) = self.receive()?;
         // They would be old by the time that somebody wants a frame again.
         self.drained.clear();
-        let picture = nals(frame.data(), LENGTH).flatten().any(is_slice);
+        let picture = has_picture(&frame);
         let (key, bytes) = (is_key(&frame), frame.data().len());
         if !self.backlog.keep((frame, shown), key, bytes) {
             self.catch_up()?;
@@ -307,6 +321,7 @@ impl Live for RtspSource {
             return Ok(None);
         }
         self.given += 1;
+        self.pictured = Instant::now();
         if !self.comes_late(shown) {
             self.passed = shown.micros;
         }
@@ -325,6 +340,17 @@ impl Source for RtspSource {
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
+            if let Some(frame) = self.frame()? {
+                return Ok(Some(frame));
+            }
+        }
+    }
+}
+
+impl RtspSource {
+    /// The next frame; none: a picture came that can't be decoded.
+    fn frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        loop {
             let drained = self.drained.pop_front().map(|(picture, shown)| (picture, Some(shown)));
             let next = drained.or_else(|| {
                 let picture = self.decoder.next_picture()?;
@@ -335,6 +361,7 @@ impl Source for RtspSource {
                     continue;
                 }
                 let micros = self.clock.show(shown.map(|shown| shown.micros));
+                self.pictured = Instant::now();
                 let number = self.given;
                 self.given += 1;
                 let captured_at = shown.map(|shown| shown.taken);
@@ -351,9 +378,27 @@ impl Source for RtspSource {
                 // The rest is over: what comes from here on is late for nothing.
                 self.passed = i64::MIN;
             }
-            self.decode(&frame, Shown { passed, ..shown })?;
+            let taken = self.decode(&frame, Shown { passed, ..shown })?;
+            if !self.decoder.has_picture() && self.pictured.elapsed() > self.idle {
+                return Err(SourceError::Silent { what: "send a picture that can be decoded", after: self.idle });
+            }
+            if !taken && has_picture(&frame) {
+                self.unreadable += 1;
+                return Ok(None);
+            }
         }
     }
+}
+
+fn hear(wall: &mut Option<Wall>, item: &CodecItem) {
+    if let Some(wall) = wall {
+        wall.hear(item);
+    }
+}
+
+/// Whether a unit holds a picture, and not only what goes before one.
+fn has_picture(frame: &VideoFrame) -> bool {
+    nals(frame.data(), LENGTH).flatten().any(is_slice)
 }
 
 /// Whether others can follow on it alone. The library says so also of what holds no picture at all.

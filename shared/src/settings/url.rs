@@ -61,6 +61,11 @@ pub enum SourceUrlError {
          folder or a pattern of images, a camera's rtsp://, onvif:// or http:// address, push: or nats:some.subject"
     )]
     Scheme { scheme: String },
+    #[error(
+        "the source is neither an absolute path nor an address that can be read: write it as /data/clip.mp4, \
+         rtsp://host:port/path, http://host:port/path or onvif://host:port, without user name and password"
+    )]
+    Unreadable,
     #[error("not a usable file address: {0}")]
     Address(String),
     #[error("not a usable camera address: {0}")]
@@ -118,6 +123,8 @@ impl FromStr for SourceUrl {
             Err(_) if ["rtsp:", "rtsps:", "http:", "https:"].iter().any(|scheme| starts_with(text, scheme)) => {
                 Err(SourceUrlError::Camera("write it as rtsp://host:port/path or http://host:port/path"))
             }
+            // A camera's address with a mistake in it may hold a password, too.
+            Err(_) if text.contains("//") || text.contains(['@', '=']) => Err(SourceUrlError::Unreadable),
             Err(_) => Err(SourceUrlError::Relative { path: text.chars().take(80).collect() }),
         }
     }
@@ -201,6 +208,10 @@ mod tests {
             "http://me:hunter2@cam/1",
             "HTTPS://me:hunter2@cam:x/",
             "rtsps://me:hunter2@cam:x/",
+            "rtsp//me:hunter2@cam/1",
+            "://me:hunter2@cam/1",
+            "me:hunter2@cam/1",
+            "10.0.0.7:554/user=me&password=hunter2",
         ] {
             let error = url(text).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");

@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Instant};
 
 use kadr_shared::{
     id::{ModelName, RunId},
-    message::video::AccessUnit,
     telemetry::chain,
     time::Timestamp,
 };
@@ -18,13 +17,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Message, Read, Reader, backoff::Backoff, kind::Kind, spawn};
+use super::{Message, Read, Reader, backoff::Backoff, kind::Kind, spawn, take::Take};
 use crate::{
     archive::Archive,
     live::Watchers,
     meter::{Dropped, Meter, Trouble},
     preprocess::{PreprocessError, Preprocessor, Selection},
-    source::{Came, Coded, Frame, Live, Losses, SourceError},
+    source::{Came, Frame, Live, Losses, SourceError},
     workers::Workers,
 };
 
@@ -63,6 +62,7 @@ impl Camera {
         let places = Arc::new(Semaphore::new(PASSED));
         spawn(move || {
             let (next, shown_ms) = (self.first, self.shown_from_ms);
+            let take = Take::new(self.run, shown_ms);
             Thread {
                 camera: self,
                 runtime,
@@ -72,6 +72,7 @@ impl Camera {
                 places,
                 preprocessor,
                 outside: false,
+                take,
                 next,
                 began: None,
                 shown_ms,
@@ -94,6 +95,8 @@ struct Thread {
     preprocessor: Preprocessor,
     /// The last frame had nothing of the part that is to be seen.
     outside: bool,
+    /// What is recorded as it comes.
+    take: Take,
     /// The next frame's number. Those that are dropped have one, too.
     next: u64,
     /// When the first frame came.
@@ -143,9 +146,21 @@ impl Thread {
             Err(error) => return Ok(error),
         };
         self.camera.meter.connected(source.rate());
+        let ended = self.play(source.as_mut(), down, playing);
+        // What came behind the last frame is recorded, too, and not only when the camera is back.
+        self.take.record(source.as_mut(), self.camera.archive.as_mut());
+        self.camera.archive.iter_mut().for_each(Archive::flush);
+        ended
+    }
+
+    fn play(
+        &mut self,
+        source: &mut dyn Live,
+        down: &mut bool,
+        playing: &mut Option<Instant>,
+    ) -> Result<SourceError, Unwanted> {
         let mut from_ms = None;
-        // Another session may have other parameters.
-        let stream = u64::try_from(Timestamp::now().as_millis()).unwrap_or_default();
+        self.take.begin();
         loop {
             let came = if self.wants_frames() {
                 source.next_frame().map(|frame| frame.map(Came::Frame))
@@ -155,7 +170,10 @@ impl Thread {
             self.count(source.losses());
             let came = match came {
                 Ok(Some(came)) => came,
-                Ok(None) => continue,
+                Ok(None) => {
+                    self.take.record(source, self.camera.archive.as_mut());
+                    continue;
+                }
                 Err(error) => return Ok(error),
             };
             if std::mem::take(down) {
@@ -172,7 +190,8 @@ impl Thread {
             let (Came::Frame(Frame { pts_ms, .. }) | Came::Passed { pts_ms }) = &came;
             let shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + pts_ms);
             (self.interval_ms, self.shown_ms) = (shown_ms - self.shown_ms, shown_ms);
-            self.record(source.as_mut(), from_ms, stream);
+            self.take.from(self.camera.shown_from_ms + from_ms);
+            self.take.record(source, self.camera.archive.as_mut());
             self.camera.meter.seen();
             if let Came::Frame(frame) = came {
                 // One time for all that is told of it.
@@ -194,23 +213,6 @@ impl Thread {
             (0..count).for_each(|_| {
                 self.camera.meter.seen();
                 self.camera.meter.dropped(why);
-            });
-        }
-    }
-
-    /// Records what came with the last frame, as it came.
-    fn record(&mut self, source: &mut dyn Live, from_ms: f64, stream: u64) {
-        let Some(archive) = &mut self.camera.archive else { return };
-        for Coded { pts_ms, captured_at, key, size, data } in source.take_coded() {
-            archive.push(AccessUnit {
-                run: self.camera.run,
-                stream,
-                group: 0,
-                key,
-                pts_ms: (self.camera.shown_from_ms + from_ms + pts_ms).max(0.0),
-                captured_at,
-                size,
-                body: data.into(),
             });
         }
     }

@@ -6,9 +6,13 @@ use kadr_shared::time::Timestamp;
 use retina::codec::CodecItem;
 use tracing::debug;
 
-/// A camera's clock that is so far from this machine's has jumped: one that is slow or fast by a part in a thousand
-/// takes an hour for it.
+/// A timestamp that is so far back, or so much further on than the frame came later, has jumped.
 const JUMP_MICROS: i64 = 4_000_000;
+/// A camera's clock may be so far from this machine's. One that is further off is slow or fast, or frames were held up on
+/// their way: it is drawn near.
+const FAR_MICROS: i64 = 4_000_000;
+/// By this part of the time that passes.
+const NEARER: i64 = 8;
 /// A camera whose clock is further off than this has not been set.
 const UNSET_SECONDS: u64 = 60;
 /// From 1900 to 1970.
@@ -19,16 +23,18 @@ const NTP_TO_UNIX: u64 = 2_208_988_800;
 pub(super) struct Clock {
     /// The timestamps are of no use.
     ignored: bool,
-    anchor: Option<Anchor>,
+    began: Option<Instant>,
+    before: Before,
     /// Of the last frame that was shown.
     last: i64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Anchor {
+/// The frame that came last: its timestamp, when it is shown, and when it came.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
     ticks: i64,
     micros: i64,
-    began: Instant,
+    came: i64,
 }
 
 impl Clock {
@@ -37,23 +43,35 @@ impl Clock {
         Self { ignored, ..Self::default() }
     }
 
-    /// When a frame with this timestamp is to be shown. A timestamp that is far from when the frame came (a camera that
-    /// was set, or started again) begins a new count there.
+    /// When a frame with this timestamp is to be shown. Where timestamps jump (a camera that was set, or started again), it is as
+    /// much later than the one before as it came later. Frames that were held up on their way keep their own times.
     pub(super) fn micros(&mut self, ticks: i64, rate: NonZeroU32, arrived: Instant) -> i64 {
-        let anchor = *self.anchor.get_or_insert(Anchor { ticks, micros: 0, began: arrived });
-        let came = i64::try_from(arrived.saturating_duration_since(anchor.began).as_micros()).unwrap_or(i64::MAX);
+        let Some(began) = self.began else {
+            self.began = Some(arrived);
+            self.before = Before { ticks, micros: 0, came: 0 };
+            return 0;
+        };
+        let came = i64::try_from(arrived.saturating_duration_since(began).as_micros()).unwrap_or(i64::MAX);
         if self.ignored {
             return came;
         }
-        let since = i128::from(ticks) - i128::from(anchor.ticks);
-        let said = since * 1_000_000 / i128::from(rate.get()) + i128::from(anchor.micros);
-        let said = i64::try_from(said).unwrap_or(i64::MAX);
-        if said.abs_diff(came) <= JUMP_MICROS.unsigned_abs() {
-            return said;
-        }
-        debug!(said, came, "the camera's timestamps jump");
-        self.anchor = Some(Anchor { ticks, micros: came, began: anchor.began });
-        came
+        let before = self.before;
+        let later = came - before.came;
+        let said = (i128::from(ticks) - i128::from(before.ticks)) * 1_000_000 / i128::from(rate.get());
+        let said = i64::try_from(said).unwrap_or(if said < 0 { i64::MIN } else { i64::MAX });
+        let passed = if said < -JUMP_MICROS || said > later.saturating_add(JUMP_MICROS) {
+            debug!(said, later, "the camera's timestamps jump");
+            later
+        } else {
+            match before.micros - before.came {
+                FAR_MICROS.. => said - said / NEARER,
+                ahead if ahead <= -FAR_MICROS => said + said / NEARER,
+                _ => said,
+            }
+        };
+        let micros = before.micros + passed;
+        self.before = Before { ticks, micros, came };
+        micros
     }
 
     /// The time of the next frame that is shown, never before the last one's; none: as that.
@@ -126,6 +144,32 @@ mod tests {
         assert_eq!(at(7, 1_080), 1_080_000, "and back");
         assert_eq!(at(i64::MIN, 1_120), 1_120_000);
         assert_eq!(at(i64::MAX, 1_160), 1_160_000);
+    }
+
+    #[test]
+    fn what_was_held_up_on_its_way_keeps_its_times() {
+        let (mut clock, began) = (Clock::default(), Instant::now());
+        let mut at = |frame: i64, millis: u64| clock.micros(frame * 3_600, RATE, began + Duration::from_millis(millis));
+        at(0, 0);
+        // Nothing for seven seconds, then all of it at once, and on as before.
+        let shown: Vec<_> = (1..300).map(|frame| at(frame, 7_000.max(frame as u64 * 40))).collect();
+        assert!(shown.windows(2).all(|two| (40_000..=45_000).contains(&(two[1] - two[0]))), "{shown:?}");
+        let off = shown.last().unwrap() - 299 * 40_000;
+        assert!(off < 1_000_000, "{off}");
+    }
+
+    #[test]
+    fn a_clock_that_is_fast_or_slow_is_drawn_near() {
+        for tick in [3_960, 3_240] {
+            let (mut clock, began) = (Clock::default(), Instant::now());
+            let mut before = -1;
+            for frame in 0..25_000 {
+                let shown = clock.micros(frame * tick, RATE, began + Duration::from_millis(frame as u64 * 40));
+                assert!(shown > before, "{frame}: {shown}");
+                assert!((shown - frame * 40_000).abs() < 4_100_000, "{frame}: {shown}");
+                before = shown;
+            }
+        }
     }
 
     #[test]
