@@ -207,10 +207,13 @@ pub(super) fn first_line(file: &Path) -> Result<String> {
 
 /// Paths are taken from here, addresses as they are.
 fn absolute(source: &str) -> Result<String> {
-    if source.contains("://") || source.starts_with("push:") || source.starts_with("nats:") {
+    let path = Path::new(source);
+    // An address with a mistake in it may hold a password: the API refuses it without repeating it.
+    let mistaken = || path.is_relative() && (source.contains("//") || source.contains('@')) && !path.exists();
+    if source.contains("://") || source.starts_with("push:") || source.starts_with("nats:") || mistaken() {
         return Ok(source.to_owned());
     }
-    let path = std::path::absolute(Path::new(source)).with_context(|| format!("{source:?} is no path"))?;
+    let path = std::path::absolute(path).with_context(|| format!("{source:?} is no path"))?;
     Ok(path.display().to_string())
 }
 
@@ -308,7 +311,17 @@ async fn delete(id: &ScenarioId, client: &ClientArgs) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::span;
+    use super::{absolute, span};
+
+    #[test]
+    fn only_paths_are_taken_from_here() {
+        for address in ["rtsp://cam/1", "push:", "nats:a.b", "rtsp//me:hunter2@cam/1", "me:hunter2@cam"] {
+            assert_eq!(absolute(address).unwrap(), address);
+        }
+        for path in ["clip.mp4", "a/b.mp4", "/data//clip@1.mp4"] {
+            assert!(absolute(path).unwrap().starts_with('/'));
+        }
+    }
 
     #[test]
     fn spans_are_short() {
