@@ -142,11 +142,6 @@ impl Decoder {
         self.ready.extend(pictures);
     }
 
-    /// Whether a picture is ready.
-    pub(super) fn has_picture(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     /// The next picture in presentation order that is ready.
     pub(super) fn next_picture(&mut self) -> Option<Picture> {
         self.ready.pop_front()

@@ -34,7 +34,7 @@ use self::{
 };
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
-    h264::{Decoder, is_idr, is_slice, is_sps, nals, sps::Stream},
+    h264::{Decoder, begins_picture, is_idr, is_slice, is_sps, nals, sps::Stream},
     live::{Came, Live, Losses, until},
     onvif,
 };
@@ -48,6 +48,8 @@ const TICKS: NonZeroU32 = NonZeroU32::MIN.saturating_add(89_999);
 const HELD_BACK: usize = 32;
 /// A picture comes no longer after one that is shown behind it, in microseconds.
 const REORDERED: i64 = 1_000_000;
+/// Where a picture was lost, those that follow on it can't be decoded up to the next key frame, which some cameras send seldom.
+const DECODABLE: Duration = Duration::from_secs(40);
 /// What came is taken with each frame; where none can be decoded, so much is kept of it.
 const MOST_CODED: usize = 256;
 
@@ -257,12 +259,11 @@ impl RtspSource {
 
     /// Whether it was taken.
     fn decode(&mut self, frame: &VideoFrame, shown: Shown) -> Result<bool, SourceError> {
-        let nothing_held_back = self.shown_at.is_empty();
         if !self.decoder.decode(frame.data(), LENGTH)? {
             return Ok(false);
         }
         // The rest of a picture whose beginning was lost is taken, and gives none: the next one must not have its time.
-        if frame.loss() > 0 && nothing_held_back && !self.decoder.has_picture() {
+        if frame.loss() > 0 && !nals(frame.data(), LENGTH).flatten().any(begins_picture) {
             return Ok(false);
         }
         self.shown_at.push(Reverse(shown));
@@ -379,10 +380,10 @@ impl RtspSource {
                 self.passed = i64::MIN;
             }
             let taken = self.decode(&frame, Shown { passed, ..shown })?;
-            if !self.decoder.has_picture() && self.pictured.elapsed() > self.idle {
-                return Err(SourceError::Silent { what: "send a picture that can be decoded", after: self.idle });
-            }
             if !taken && has_picture(&frame) {
+                if self.pictured.elapsed() > DECODABLE {
+                    return Err(SourceError::Silent { what: "send a picture that can be decoded", after: DECODABLE });
+                }
                 self.unreadable += 1;
                 return Ok(None);
             }

@@ -13,6 +13,10 @@ const JUMP_MICROS: i64 = 4_000_000;
 const FAR_MICROS: i64 = 4_000_000;
 /// By this part of the time that passes.
 const NEARER: i64 = 8;
+/// Nothing is held up for so long (a camera is given up before): such a clock is of no use.
+const LOST_MICROS: i64 = 15_000_000;
+/// A picture comes no longer than this after one that is shown behind it.
+const REORDERED_MICROS: i64 = 1_000_000;
 /// A camera whose clock is further off than this has not been set.
 const UNSET_SECONDS: u64 = 60;
 /// From 1900 to 1970.
@@ -59,13 +63,17 @@ impl Clock {
         let later = came - before.came;
         let said = (i128::from(ticks) - i128::from(before.ticks)) * 1_000_000 / i128::from(rate.get());
         let said = i64::try_from(said).unwrap_or(if said < 0 { i64::MIN } else { i64::MAX });
-        let passed = if said < -JUMP_MICROS || said > later.saturating_add(JUMP_MICROS) {
+        let ahead = before.micros.saturating_add(said).saturating_sub(came);
+        let off = ahead.unsigned_abs() > JUMP_MICROS.unsigned_abs();
+        let passed = if off && (said < -REORDERED_MICROS || said > later.saturating_add(JUMP_MICROS)) {
             debug!(said, later, "the camera's timestamps jump");
             later
         } else {
-            match before.micros - before.came {
+            match ahead {
+                LOST_MICROS.. => later,
                 FAR_MICROS.. => said - said / NEARER,
-                ahead if ahead <= -FAR_MICROS => said + said / NEARER,
+                _ if ahead <= -LOST_MICROS => came - before.micros,
+                _ if ahead <= -FAR_MICROS => said + said / NEARER,
                 _ => said,
             }
         };
@@ -156,6 +164,34 @@ mod tests {
         assert!(shown.windows(2).all(|two| (40_000..=45_000).contains(&(two[1] - two[0]))), "{shown:?}");
         let off = shown.last().unwrap() - 299 * 40_000;
         assert!(off < 1_000_000, "{off}");
+    }
+
+    #[test]
+    fn what_was_left_out_while_it_was_held_up_is_no_jump() {
+        let (mut clock, began) = (Clock::default(), Instant::now());
+        let mut at =
+            |millis: i64, arrived: u64| clock.micros(millis * 90, RATE, began + Duration::from_millis(arrived));
+        at(0, 0);
+        // Eight seconds: the camera kept the first two.
+        for frame in 1..=50 {
+            at(frame * 40, 8_000);
+        }
+        let off = at(8_000, 8_001) - 8_000_000;
+        assert!(off.abs() < 1_000_000, "{off}");
+    }
+
+    #[test]
+    fn a_clock_that_is_of_no_use_does_not_hold_up_the_video() {
+        // It stands still, it runs at twice the speed, it begins anew every three seconds.
+        let clocks: [fn(i64) -> i64; 3] = [|_| 7, |frame| frame * 7_200, |frame| frame % 75 * 3_600];
+        for ticks in clocks {
+            let (mut clock, began) = (Clock::default(), Instant::now());
+            for frame in 0..10_000 {
+                let arrived = began + Duration::from_millis(frame as u64 * 40);
+                let shown = clock.micros(ticks(frame), RATE, arrived);
+                assert!((shown - frame * 40_000).abs() < 16_000_000, "{frame}: {shown}");
+            }
+        }
     }
 
     #[test]
