@@ -20,55 +20,67 @@ const USUAL_SECONDS: f64 = 2.0;
 /// Segments to begin with, at least.
 const FEWEST: usize = 3;
 
-/// The pictures of one segment, whole.
+/// The pictures of one segment, whole: another key frame has come behind them, and it is the next one.
 struct Segment<'a> {
     units: &'a [Arc<AccessUnit>],
+    stream: u64,
+    group: u64,
     /// When the next one begins, in ticks.
     end: u64,
 }
 
-impl Segment<'_> {
+impl<'a> Segment<'a> {
+    /// That which begins with the first of these pictures. `None`: it begins with no key frame, or is not whole.
+    fn first_of(units: &'a [Arc<AccessUnit>]) -> Option<Self> {
+        let first = units.first().filter(|unit| unit.key)?;
+        let (stream, group) = (first.stream, first.group);
+        let (units, rest) = units.split_at(units.iter().position(|unit| (unit.stream, unit.group) != (stream, group))?);
+        let next = rest.first().filter(|unit| unit.key && (unit.stream, unit.group) == (stream, group + 1))?;
+        Some(Self { units, stream, group, end: fmp4::ticks(next.pts_ms) })
+    }
+
     fn seconds(&self) -> f64 {
         let begin = self.units.first().map_or(self.end, |unit| fmp4::ticks(unit.pts_ms));
         self.end.saturating_sub(begin) as f64 / f64::from(fmp4::TIMESCALE.get())
     }
 
-    fn is(&self, stream: u64, group: u64) -> bool {
-        self.units.first().is_some_and(|unit| unit.stream == stream && unit.group == group)
+    /// Whether this one is the next behind another.
+    const fn follows(&self, before: &Self) -> bool {
+        self.stream == before.stream && self.group == before.group + 1
     }
 }
 
-/// The whole segments of the newest encoder's pictures: those behind which another key frame has come. What another encoder
-/// coded before has other times and another numbering. Where pictures are missing (nobody watched for a while, or they were
-/// lost) the list begins anew, too: players count segments by their places in it.
 fn segments(units: &[Arc<AccessUnit>]) -> Vec<Segment<'_>> {
-    let stream = units.last().map(|unit| unit.stream);
-    let begin = units.iter().rposition(|unit| Some(unit.stream) != stream).map_or(0, |at| at + 1);
-    let units = units.get(begin..).unwrap_or_default();
-    let follows = |before: &AccessUnit, unit: &AccessUnit| unit.group == before.group + u64::from(unit.key);
-    let hole = units.iter().zip(units.iter().skip(1)).rposition(|(before, unit)| !follows(before, unit));
-    let units = units.get(hole.map_or(0, |at| at + 1)..).unwrap_or_default();
-    let keys: Vec<usize> = units.iter().enumerate().filter(|(_, unit)| unit.key).map(|(at, _)| at).collect();
-    let bounds = keys.iter().zip(keys.iter().skip(1));
-    let whole = bounds.filter_map(|(&from, &to)| {
-        let (units, next) = (units.get(from..to)?, units.get(to)?);
-        Some(Segment { units, end: fmp4::ticks(next.pts_ms) })
-    });
-    whole.collect()
+    (0..units.len()).filter_map(|at| Segment::first_of(units.get(at..)?)).collect()
+}
+
+/// The segments that a player may begin with: those up to the present, without a hole. What another encoder coded before has other
+/// times; and where pictures are missing (nobody watched for a while, or they were lost) the list begins anew, since players
+/// count segments by their places in it.
+fn latest(units: &[Arc<AccessUnit>]) -> Vec<Segment<'_>> {
+    let mut segments = segments(units);
+    let goes_on = |last: &Segment<'_>| {
+        units.last().is_some_and(|unit| (unit.stream, unit.group) == (last.stream, last.group + 1))
+    };
+    if !segments.last().is_some_and(goes_on) {
+        return Vec::new();
+    }
+    let hole = segments.windows(2).rposition(|two| matches!(two, [before, next] if !next.follows(before)));
+    segments.drain(..hole.map_or(0, |at| at + 1));
+    segments
 }
 
 /// The playlist of a video; `None`: there are not enough whole segments yet.
 pub(crate) fn playlist(units: &[Arc<AccessUnit>]) -> Option<String> {
-    let segments = segments(units);
+    let segments = latest(units);
     // Browsers take a shorter one for damaged. A camera that sends few pictures has long segments instead.
     if segments.len() < FEWEST && segments.iter().map(Segment::seconds).sum::<f64>() < 2.0 * USUAL_SECONDS {
         return None;
     }
     let listed = segments.get(segments.len().saturating_sub(LISTED)..)?;
-    let first = listed.first()?.units.first()?;
+    let Segment { stream, group, .. } = *listed.first()?;
     let longest = listed.iter().map(Segment::seconds).fold(USUAL_SECONDS, f64::max).round();
     let mut list = String::new();
-    let AccessUnit { stream, group, .. } = **first;
     // Encoders are numbered by milliseconds; some players keep a number of this kind in 31 bits, which are enough until 2039.
     let encoder = stream.saturating_sub(EPOCH_MS) / 200;
     // Writing into a String does not fail.
@@ -78,9 +90,8 @@ pub(crate) fn playlist(units: &[Arc<AccessUnit>]) -> Option<String> {
          #EXT-X-DISCONTINUITY-SEQUENCE:{encoder}\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-MAP:URI=\"live/{stream}.mp4\"\n"
     );
     for segment in listed {
-        let Some(unit) = segment.units.first() else { continue };
-        let AccessUnit { group, captured_at, .. } = **unit;
-        let seconds = segment.seconds();
+        let Some(captured_at) = segment.units.first().map(|unit| unit.captured_at) else { continue };
+        let (seconds, group) = (segment.seconds(), segment.group);
         let _ =
             write!(list, "#EXT-X-PROGRAM-DATE-TIME:{captured_at}\n#EXTINF:{seconds:.3},\nlive/{stream}-{group}.m4s\n");
     }
@@ -114,8 +125,8 @@ impl Part {
                 units.iter().find(|unit| unit.key && unit.stream == stream).map(|key| fmp4::beginning(key))
             }
             Self::Segment { stream, group } => {
-                let segments = segments(units);
-                let segment = segments.iter().find(|segment| segment.is(stream, group))?;
+                let is_it = |unit: &Arc<AccessUnit>| (unit.stream, unit.group) == (stream, group);
+                let segment = Segment::first_of(units.get(units.iter().position(is_it)?..)?)?;
                 // A fragment's number only has to go up.
                 let number = u32::try_from(group % u64::from(u32::MAX)).unwrap_or_default();
                 Some(fmp4::fragment(segment.units, number, segment.end))
@@ -180,5 +191,31 @@ mod tests {
         for bad in ["", "5", "5.m4s", "x-1.m4s", "-1.mp4", "../5.mp4"] {
             assert_eq!(Part::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_hole_begins_the_list_anew_and_takes_nothing_away_that_was_listed() {
+        let video = |groups: &[u64]| -> Vec<_> {
+            let group = |&group: &u64| {
+                let at = group as f64 * 1000.0;
+                [unit(NEW, group, at, true), unit(NEW, group, at + 500.0, false)]
+            };
+            groups.iter().flat_map(group).collect()
+        };
+        let names = |units: &[Arc<AccessUnit>]| {
+            let list = playlist(units)?;
+            let groups = list.lines().filter_map(|line| line.strip_suffix(".m4s")?.rsplit_once('-')?.1.parse().ok());
+            Some(groups.collect::<Vec<u64>>())
+        };
+        let before = [1, 2, 3, 4];
+        assert_eq!(names(&video(&before)), Some(vec![1, 2, 3]));
+        // The key frame of the fifth is lost; or nobody watched up to the twentieth.
+        let lost: Vec<_> = video(&[1, 2, 3, 4, 5]).into_iter().filter(|unit| unit.group < 5 || !unit.key).collect();
+        for video in [lost, video(&[1, 2, 3, 4, 20, 21])] {
+            assert_eq!(names(&video), None);
+            let had = |group: u64| Part::Segment { stream: NEW, group }.pack(&video).is_some();
+            assert!(had(1) && had(3) && !had(4), "the fourth may lack its end");
+        }
+        assert_eq!(names(&video(&[1, 2, 3, 4, 20, 21, 22, 23])), Some(vec![20, 21, 22]));
     }
 }
