@@ -148,7 +148,7 @@ impl Thread {
         self.camera.meter.connected(source.rate());
         let ended = self.play(source.as_mut(), down, playing);
         // What came behind the last frame is recorded, too, and not only when the camera is back.
-        self.take.record(source.as_mut(), self.camera.archive.as_mut());
+        self.record(source.as_mut());
         self.camera.archive.iter_mut().for_each(Archive::flush);
         ended
     }
@@ -171,7 +171,7 @@ impl Thread {
             let came = match came {
                 Ok(Some(came)) => came,
                 Ok(None) => {
-                    self.take.record(source, self.camera.archive.as_mut());
+                    self.record(source);
                     continue;
                 }
                 Err(error) => return Ok(error),
@@ -190,8 +190,7 @@ impl Thread {
             let (Came::Frame(Frame { pts_ms, .. }) | Came::Passed { pts_ms }) = &came;
             let shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + pts_ms);
             (self.interval_ms, self.shown_ms) = (shown_ms - self.shown_ms, shown_ms);
-            self.take.from(self.camera.shown_from_ms + from_ms);
-            self.take.record(source, self.camera.archive.as_mut());
+            self.take.record(source, self.camera.archive.as_mut(), self.camera.shown_from_ms + from_ms);
             self.camera.meter.seen();
             if let Came::Frame(frame) = came {
                 // One time for all that is told of it.
@@ -199,6 +198,12 @@ impl Thread {
                 self.offer(Frame { number, pts_ms: shown_ms, captured_at, ..frame })?;
             }
         }
+    }
+
+    /// Records what came without a frame.
+    fn record(&mut self, source: &mut dyn Live) {
+        let since = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64() * 1000.0);
+        self.take.record(source, self.camera.archive.as_mut(), self.camera.shown_from_ms + since);
     }
 
     /// Whether somebody looks on, or one of the next frames is analysed.

@@ -1,5 +1,5 @@
 //! A camera's own video as it is recorded: what came, with times that go on over its sessions, and a number for those that can be
-//! shown with one another.
+//! shown with one another. When it is stored is the [`Archive`]'s business.
 
 use kadr_shared::{geometry::Size, id::RunId, message::video::AccessUnit, time::Timestamp};
 
@@ -14,7 +14,7 @@ pub(super) struct Take {
     stream: u64,
     /// Of the last key frame: size and parameter sets.
     kind: Option<(Size, Option<Sets>)>,
-    /// When the session's first frame is shown; none has come yet.
+    /// When the session's first picture is shown; none: it has not come yet.
     from_ms: Option<f64>,
     /// When the last picture so far is shown.
     until_ms: f64,
@@ -37,20 +37,17 @@ impl Take {
         (self.kind, self.from_ms) = (None, None);
     }
 
-    /// The session's first frame is shown then, or as soon as the session before is over: it may have run ahead of the clock.
-    pub(super) fn from(&mut self, ms: f64) {
-        self.from_ms.get_or_insert(ms.max(self.until_ms));
-    }
-
-    /// Records what came since the last call.
-    pub(super) fn record(&mut self, source: &mut dyn Live, archive: Option<&mut Archive>) {
-        let (Some(archive), Some(from_ms)) = (archive, self.from_ms) else { return };
+    /// Records what came since the last call. The session's first picture is shown at `ms`, if none came before, or as soon as the
+    /// session before is over: it may have run ahead of the clock.
+    pub(super) fn record(&mut self, source: &mut dyn Live, archive: Option<&mut Archive>, ms: f64) {
+        let Some(archive) = archive else { return };
         for coded in source.take_coded() {
-            archive.push(self.unit(coded, from_ms));
+            archive.push(self.unit(coded, ms));
         }
     }
 
-    fn unit(&mut self, Coded { pts_ms, captured_at, key, size, data }: Coded, from_ms: f64) -> AccessUnit {
+    fn unit(&mut self, Coded { pts_ms, captured_at, key, size, data }: Coded, ms: f64) -> AccessUnit {
+        let from_ms = *self.from_ms.get_or_insert(ms.max(self.until_ms));
         let pts_ms = (from_ms + pts_ms).max(0.0);
         self.until_ms = self.until_ms.max(pts_ms);
         let mut unit = AccessUnit {
@@ -92,8 +89,6 @@ mod tests {
 
     fn session(take: &mut Take, from_ms: f64, units: [(f64, &str); 2]) -> Vec<(u64, f64)> {
         take.begin();
-        take.from(from_ms);
-        let from_ms = take.from_ms.unwrap();
         let units = units.map(|(pts_ms, size)| take.unit(coded(pts_ms, size), from_ms));
         units.iter().map(|unit| (unit.stream, unit.pts_ms)).collect()
     }
