@@ -29,7 +29,7 @@ use url::Url;
 
 use self::{
     backlog::Backlog,
-    clock::{Clock, Wall},
+    clock::{Clock, REORDERED_MICROS, Wall},
     session::Session,
 };
 use super::{
@@ -46,10 +46,6 @@ const LENGTH: usize = 4;
 const TICKS: NonZeroU32 = NonZeroU32::MIN.saturating_add(89_999);
 /// Pictures that a decoder may hold back: more are waited for than a level allows.
 const HELD_BACK: usize = 32;
-/// A picture comes no longer after one that is shown behind it, in microseconds.
-const REORDERED: i64 = 1_000_000;
-/// Where a picture was lost, those that follow on it can't be decoded up to the next key frame, which some cameras send seldom.
-const DECODABLE: Duration = Duration::from_secs(40);
 /// What came is taken with each frame; where none can be decoded, so much is kept of it.
 const MOST_CODED: usize = 256;
 
@@ -62,12 +58,15 @@ pub struct Deadlines {
     pub first_frame: Duration,
     /// Between two frames. A camera that sends one in five seconds is still one.
     pub idle: Duration,
+    /// Without a picture that can be decoded, while some come: where one was lost, those that follow on it are of no use up to the
+    /// next key frame, which some cameras send seldom.
+    pub undecodable: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        let [answer, first_frame, idle] = [10, 15, 10].map(Duration::from_secs);
-        Self { answer, first_frame, idle }
+        let [answer, first_frame, idle, undecodable] = [10, 15, 10, 40].map(Duration::from_secs);
+        Self { answer, first_frame, idle, undecodable }
     }
 }
 
@@ -108,6 +107,7 @@ impl Access {
 /// Frames of one session.
 pub struct RtspSource {
     idle: Duration,
+    undecodable: Duration,
     session: Session,
     decoder: Decoder,
     stream: Stream,
@@ -144,7 +144,7 @@ struct Shown {
 impl RtspSource {
     /// Connects, and waits for the first picture. Blocks; `stop` ends it early.
     pub fn open(access: &Access, runtime: Handle, stop: CancellationToken) -> Result<Self, SourceError> {
-        let Deadlines { answer, first_frame, idle } = access.deadlines;
+        let Deadlines { answer, first_frame, idle, undecodable } = access.deadlines;
         let found;
         let access = match &access.device {
             Some(wish) => {
@@ -172,6 +172,7 @@ impl RtspSource {
             let rate = session.rate().unwrap_or(FrameRate::DEFAULT);
             let mut source = Self {
                 idle,
+                undecodable,
                 session,
                 decoder: Decoder::new(stream)?,
                 stream,
@@ -276,7 +277,7 @@ impl RtspSource {
 
     /// Whether it comes after a picture that is shown after it, and that one was passed.
     fn comes_late(&self, shown: Shown) -> bool {
-        (1..REORDERED).contains(&self.passed.saturating_sub(shown.micros))
+        (1..REORDERED_MICROS).contains(&self.passed.saturating_sub(shown.micros))
     }
 
     /// Decodes what was passed, and gives none of it.
@@ -381,8 +382,9 @@ impl RtspSource {
             }
             let taken = self.decode(&frame, Shown { passed, ..shown })?;
             if !taken && has_picture(&frame) {
-                if self.pictured.elapsed() > DECODABLE {
-                    return Err(SourceError::Silent { what: "send a picture that can be decoded", after: DECODABLE });
+                if self.pictured.elapsed() > self.undecodable {
+                    let after = self.undecodable;
+                    return Err(SourceError::Silent { what: "send a picture that can be decoded", after });
                 }
                 self.unreadable += 1;
                 return Ok(None);

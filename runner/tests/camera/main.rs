@@ -51,7 +51,7 @@ fn access(url: &str) -> Access {
 
 fn impatient(url: &str) -> Access {
     let [answer, first_frame, idle] = [Duration::from_millis(300); 3];
-    Access { deadlines: Deadlines { answer, first_frame, idle }, ..access(url) }
+    Access { deadlines: Deadlines { answer, first_frame, idle, ..Deadlines::default() }, ..access(url) }
 }
 
 fn frames(source: &mut RtspSource, count: usize) -> Vec<Frame> {

@@ -183,6 +183,47 @@ fn lost_packets_and_times_that_jump_are_survived() {
     assert_eq!(peer.asked().iter().filter(|(method, _)| method == "PLAY").count(), 1, "one session");
 }
 
+/// After a key frame, pictures that follow on one that was lost: so many of them.
+fn undecodable(count: usize) -> Peer {
+    let units = coded("320x240", 20);
+    playing(move |line| {
+        let mut sender = Sender { sequence: 1 };
+        let lost = units[2..10].iter().cycle().take(count);
+        let units = units[..1].iter().chain(lost).chain(&units[10..]);
+        (0..).zip(units).try_for_each(|(n, unit)| sender.unit(line, n * FRAME, unit))
+    })
+}
+
+#[test]
+fn pictures_that_cannot_be_decoded_are_counted_and_recorded_all_the_same() {
+    let peer = undecodable(8);
+    let ground = Ground::new();
+    let mut source = ground.open(&Access { keep_coded: true, ..access(&peer.url) }).unwrap();
+    let (mut seen, mut lost) = (0, 0);
+    while seen < 5 {
+        seen += u64::from(Live::next_frame(&mut source).unwrap().is_some());
+        lost += Live::losses(&mut source).unreadable;
+    }
+    assert_eq!(lost, 8);
+    assert!(Live::take_coded(&mut source).len() >= 13);
+}
+
+#[test]
+fn a_camera_of_which_nothing_can_be_decoded_is_given_up_after_a_while() {
+    let peer = undecodable(100_000);
+    let ground = Ground::new();
+    let undecodable = Duration::from_millis(300);
+    let deadlines = Deadlines { undecodable, ..access(&peer.url).deadlines };
+    let mut source = ground.open(&Access { deadlines, ..access(&peer.url) }).unwrap();
+    let error = loop {
+        match Live::next_frame(&mut source) {
+            Ok(_) => {}
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert_eq!(error, "the camera did not send a picture that can be decoded within 0.3 s");
+}
+
 /// Nothing of what is recorded as it comes may depend on whether somebody looks on.
 #[test]
 fn what_is_passed_is_kept_as_it_came_whatever_size_it_has() {
@@ -240,13 +281,18 @@ fn what_holds_no_picture_is_no_key_frame() {
 
 /// What is told of when the frames were taken, by a camera whose clock is 20 s behind, and when the test began.
 fn taken(ssrc: u32, behind: Duration, quirks: &[Quirk]) -> (Vec<Frame>, Timestamp) {
+    taken_by_report_before(10, ssrc, behind, quirks)
+}
+
+/// The report comes before this frame, and is about the tenth.
+fn taken_by_report_before(frame: u32, ssrc: u32, behind: Duration, quirks: &[Quirk]) -> (Vec<Frame>, Timestamp) {
     let (units, now) = (coded("320x240", 35), Timestamp::now());
     let then = Timestamp::from_millis(now.as_millis() - i64::try_from(behind.as_millis()).unwrap());
     let peer = playing(move |line| {
         let mut sender = Sender { sequence: 1 };
         for (n, unit) in (0..).zip(&units) {
-            if n == 10 {
-                report(line, ssrc, n * FRAME, then)?;
+            if n == frame {
+                report(line, ssrc, 10 * FRAME, then)?;
             }
             sender.unit(line, n * FRAME, unit)?;
         }
@@ -268,6 +314,8 @@ fn frames_were_taken_when_the_cameras_reports_say() {
         let late = late(taken(SSRC, behind, &[]), n);
         assert!((19_998..20_003).contains(&late), "frame {n}: {late} ms behind");
     }
+    let early = late(taken_by_report_before(0, SSRC, behind, &[]), 0);
+    assert!((19_998..20_003).contains(&early), "{early} ms behind: it has told before the first picture");
     let not_behind = |late: i64| late < 10_000;
     assert!(not_behind(late(taken(SSRC, behind, &[]), 5)), "it has not told yet");
     assert!(not_behind(late(taken(SSRC, Duration::from_secs(90), &[]), 29)), "a clock that was never set");
@@ -307,7 +355,8 @@ fn a_camera_that_announces_another_number_is_borne_where_that_is_known() {
     });
     let ground = Ground::new();
     let [answer, first_frame, idle] = [Duration::from_secs(5), Duration::from_millis(500), Duration::from_millis(500)];
-    let impatient = |quirks| Access { deadlines: Deadlines { answer, first_frame, idle }, ..with(&peer.url, quirks) };
+    let deadlines = Deadlines { answer, first_frame, idle, ..Deadlines::default() };
+    let impatient = |quirks| Access { deadlines, ..with(&peer.url, quirks) };
     assert!(ground.open(&impatient(&[])).is_err());
     let mut source = ground.open(&impatient(&[Quirk::WrongSequence])).unwrap();
     assert_eq!(frames(&mut source, 30).len(), 30);

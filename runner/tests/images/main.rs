@@ -50,7 +50,7 @@ fn access(url: &str) -> Access {
 
 fn impatient(url: &str) -> Access {
     let [answer, first_frame, idle] = [Duration::from_millis(400); 3];
-    Access { deadlines: Deadlines { answer, first_frame, idle }, ..access(url) }
+    Access { deadlines: Deadlines { answer, first_frame, idle, ..Deadlines::default() }, ..access(url) }
 }
 
 /// What ends it, whatever comes before.

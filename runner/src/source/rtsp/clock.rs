@@ -16,7 +16,7 @@ const NEARER: i64 = 8;
 /// Nothing is held up for so long (a camera is given up before): such a clock is of no use.
 const LOST_MICROS: i64 = 15_000_000;
 /// A picture comes no longer than this after one that is shown behind it.
-const REORDERED_MICROS: i64 = 1_000_000;
+pub(super) const REORDERED_MICROS: i64 = 1_000_000;
 /// A camera whose clock is further off than this has not been set.
 const UNSET_SECONDS: u64 = 60;
 /// From 1900 to 1970.
