@@ -5,6 +5,7 @@ mod common;
 
 use std::{net::SocketAddr, time::Duration};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use common::{Orchestrator, RunningApi, config, eventually_get};
 use kadr_api::{Api, Config};
 use kadr_shared::{
@@ -61,11 +62,11 @@ impl World {
 
     /// Its video, 25 pictures a second of so many bytes, each taken at second 1,000 of all time, until what is given back goes.
     fn film(&self, bytes: usize) -> DropGuard {
-        self.film_by(1, bytes)
+        self.film_by(1, bytes, |_| SPS)
     }
 
-    /// By this encoder, whose number all of it is made of.
-    fn film_by(&self, encoder: u8, bytes: usize) -> DropGuard {
+    /// By this encoder, whose number all of it is made of, with such a parameter set before each key frame.
+    fn film_by(&self, encoder: u8, bytes: usize, set: fn(u64) -> [u8; 5]) -> DropGuard {
         let stop = CancellationToken::new();
         let nats = self.nats.clone();
         let filming = async move {
@@ -76,7 +77,7 @@ impl World {
                 let key = number % 5 == 0;
                 let mut body = Vec::new();
                 if key {
-                    push_nal(&mut body, &SPS);
+                    push_nal(&mut body, &set(number / 5));
                     push_nal(&mut body, &PPS);
                 }
                 let mut nal = vec![encoder; bytes];
@@ -281,7 +282,7 @@ async fn a_player_is_told_and_shown_until_the_scenario_stops() {
 async fn nobody_is_shown_what_another_one_watched_before() {
     let world = World::start().await;
     world.command("start", "init_startup").await;
-    let before = world.film_by(1, 100);
+    let before = world.film_by(1, 100, |_| SPS);
     eventually("a film that somebody watched", || async {
         let stream = world.nats.jetstream.get_stream(subjects::VIDEO).await.ok()?;
         (stream.cached_info().state.messages > 20).then_some(())
@@ -289,7 +290,7 @@ async fn nobody_is_shown_what_another_one_watched_before() {
     .await;
     drop(before);
 
-    let _film = world.film_by(2, 100);
+    let _film = world.film_by(2, 100, |_| SPS);
     let mut player = world.playing().await;
     let mut shown = 0;
     while shown < 20 {
@@ -300,6 +301,29 @@ async fn nobody_is_shown_what_another_one_watched_before() {
             shown += 1;
         }
     }
+}
+
+#[tokio::test]
+async fn who_plays_at_once_begins_with_the_picture_that_it_was_told_of() {
+    let world = World::start().await;
+    world.command("start", "init_startup").await;
+    // Each key frame is told by its parameter set.
+    let _film = world.film_by(1, 100, |key| [0x67, 0x42, 0xc0, 0x1f, key as u8 | 1]);
+    // On a busy machine a player may not come at once.
+    eventually("a player that begins with what it was told of", || async {
+        let mut player = world.player().await;
+        let told = player.ask("DESCRIBE", "gate", &[]).await.is(200).body.clone();
+        player.ask("SETUP", "gate/track0", &[TCP]).await.is(200);
+        player.ask("PLAY", "gate/", &[]).await.is(200);
+        loop {
+            let (channel, packet) = player.packet().await;
+            if channel == 0 {
+                let set = BASE64_STANDARD.encode(&packet[12..]);
+                break told.contains(&format!("sprop-parameter-sets={set},")).then_some(());
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
