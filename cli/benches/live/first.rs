@@ -11,9 +11,9 @@ use tokio::{io::AsyncReadExt, process::Command, time::Instant};
 use super::{System, print, quantile, rounded, system::camera};
 
 /// Viewers of each output, one after another.
-const VIEWERS: usize = 5;
-/// After this time without anybody, nothing is made any more: the next viewer is a first one again.
-const QUIET: Duration = Duration::from_secs(6);
+const VIEWERS: usize = 3;
+/// After this time without anybody, nothing is made any more, also for players of HLS: the next viewer is a first one again.
+const QUIET: Duration = Duration::from_secs(16);
 /// Between viewers where somebody else looks on anyway.
 const PAUSE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -82,7 +82,8 @@ fn frames_of(file: &Path) -> u64 {
 }
 
 /// How long a frame waited for its result: that of the same number in the clip (of so many frames) that was taken within the
-/// time before. The scenario is the first that asks the camera, so that the video's clock begins with the clip.
+/// time before. The scenario is the first that asks the camera, so that the video's clock begins with the clip. `None`: there is
+/// none, or GStreamer's camera has jumped in its clip, as it may when another player comes.
 fn wait(shown: &Shown, waits: &[Wait], clip: u64) -> Option<f64> {
     let is_it = |wait: &&Wait| {
         let number = (wait.pts_ms / FRAME_MS).round() as u64 % clip;
