@@ -95,8 +95,13 @@ async fn a_camera_that_sends_images_goes_away_and_comes_back() {
     let _camera = Camera::start(&url);
     happened(&nats, "door", "source_resumed").await;
     at_least(&nats, "door", before + 10).await;
-    let health = http::get(&format!("{}/v1/scenarios/door", up.api)).await.body["health"].clone();
-    assert!(health["camera"]["connected_since"].is_string() && health["source_fps"].is_number(), "{health}");
+    // Health is told every second.
+    let door = format!("{}/v1/scenarios/door", up.api);
+    eventually("a camera that is back", || async {
+        let health = http::get(&door).await.body["health"].take();
+        (health["camera"]["connected_since"].is_string() && health["source_fps"].is_number()).then_some(())
+    })
+    .await;
     up.kadr(&home, "scenario stop door").await.success();
     happened(&nats, "door", "deactivated").await;
     let results = recorded(&nats, "door").await;

@@ -7,12 +7,16 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use tempfile::TempDir;
+
 use super::free_ports;
 
 /// Ends with it.
 pub struct TestCamera {
     process: Child,
     port: u16,
+    /// Where the camera keeps the copies that it makes of the clip: it does not clean up when it is killed.
+    _scratch: TempDir,
 }
 
 impl TestCamera {
@@ -25,7 +29,9 @@ impl TestCamera {
     pub fn start(clip: &Path, repeat: u32, port: Option<u16>, password: Option<(&str, &str)>) -> Self {
         let port = port.unwrap_or_else(|| free_ports(1)[0]);
         let tools = std::env::var_os("KADR_FIXTURES").expect("KADR_FIXTURES is set when a camera is wanted");
+        let scratch = TempDir::new().expect("a folder for what the camera writes");
         let mut command = Command::new("/usr/bin/python3");
+        command.env("TMPDIR", scratch.path());
         command.arg(Path::new(&tools).join("tools/rtsp_server.py")).arg(clip);
         command.args(["--port", &port.to_string(), "--repeat", &repeat.to_string()]);
         if let Some((user, password)) = password {
@@ -38,7 +44,7 @@ impl TestCamera {
         let needed =
             "gir1.2-gst-rtsp-server-1.0, python3-gi and GStreamer's plugins are installed (scripts/deps.sh ci)";
         assert!(line.starts_with("rtsp://"), "{needed}");
-        Self { process, port }
+        Self { process, port, _scratch: scratch }
     }
 
     pub const fn port(&self) -> u16 {
