@@ -18,7 +18,7 @@ const DAY: i64 = 24 * 60 * 60 * 1000;
 
 fn like(user: Option<(&str, &str)>, ahead_ms: i64, new: bool) -> DeviceLike {
     let user = user.map(|(name, password)| (name.to_owned(), password.to_owned()));
-    DeviceLike { user, ahead_ms, stream: "rtsp://127.0.0.1:8554/cam".into(), new }
+    DeviceLike { user, ahead_ms, stream: "rtsp://127.0.0.1:8554/cam".into(), new, guarded: false }
 }
 
 fn me(password: &str) -> Option<Credentials> {
@@ -50,6 +50,19 @@ async fn who_does_not_know_the_password_is_told_so() {
     assert_eq!(ask(None).await, Err(OnvifError::NeedsCredentials));
     assert_eq!(ask(me("guess")).await, Err(OnvifError::Refused));
     assert!(ask(me("hunter2")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_device_that_tells_nothing_to_strangers_is_asked_by_the_digest_of_http() {
+    // Its clock is wrong, and it looks at what stands in the envelope, too.
+    for new in [false, true] {
+        let device = DeviceLike { guarded: true, ..like(Some(("me", "hunter2")), DAY, new) };
+        let device = TestDevice::start(device).await;
+        let ask = async |credentials| Device::open(service(&device), credentials).await?.profiles().await;
+        assert!(ask(me("hunter2")).await.is_ok_and(|profiles| profiles.len() == 2));
+        assert_eq!(ask(me("guess")).await, Err(OnvifError::Refused));
+        assert_eq!(ask(None).await, Err(OnvifError::NeedsCredentials));
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ async fn a_camera_is_found_with_its_streams_by_whoever_knows_its_password() {
         ahead_ms: -86_400_000,
         stream: "rtsp://127.0.0.1:1/cam".into(),
         new: false,
+        guarded: false,
     })
     .await;
     let host = device.url().replacen("onvif://", "", 1);

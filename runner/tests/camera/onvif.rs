@@ -12,7 +12,13 @@ use super::{Ground, access, frames, playing::clip};
 pub(crate) fn device(ground: &Ground, user: Option<(&str, &str)>, stream: &str) -> TestDevice {
     let user = user.map(|(name, password)| (name.to_owned(), password.to_owned()));
     let ahead_ms = 3 * 24 * 60 * 60 * 1000;
-    ground.runtime.block_on(TestDevice::start(DeviceLike { user, ahead_ms, stream: stream.into(), new: false }))
+    ground.runtime.block_on(TestDevice::start(DeviceLike {
+        user,
+        ahead_ms,
+        stream: stream.into(),
+        new: false,
+        guarded: false,
+    }))
 }
 
 fn asking(url: &str, wish: Wish, password: &str) -> Access {

@@ -41,18 +41,27 @@ impl Device {
     /// Asks a device at the address of its device service for its time.
     pub async fn open(address: Url, credentials: Option<Credentials>) -> Result<Self, OnvifError> {
         let mut device = Self { client: soap::client()?, address, credentials: None, ahead_ms: 0 };
-        // It is for everybody: whoever doesn't know a device's time can't show it a password.
-        device.ahead_ms = match device.ask(&device.address, DEVICE, "GetSystemDateAndTime", "").await {
-            Ok(answer) => {
-                let now = Timestamp::now();
-                time_in(&answer)?.map_or(0, |theirs| theirs.as_millis() - now.as_millis())
-            }
-            // Some keep even that to those whom they know.
-            Err(OnvifError::NeedsCredentials | OnvifError::Fault(_)) => 0,
+        // It is for everybody: whoever doesn't know a device's time can't show it a password in an envelope.
+        let ahead = match device.ahead().await {
+            Ok(ahead) => Some(ahead),
+            Err(OnvifError::NeedsCredentials | OnvifError::Fault(_)) => None,
             Err(error) => return Err(error),
         };
         device.credentials = credentials;
+        device.ahead_ms = match ahead {
+            Some(ahead) => ahead,
+            // Some keep even that to those whom they know: HTTP's digest needs no clock.
+            None if device.credentials.is_some() => device.ahead().await.unwrap_or(0),
+            None => 0,
+        };
         Ok(device)
+    }
+
+    /// How many milliseconds its clock is ahead, 0 where it does not tell.
+    async fn ahead(&self) -> Result<i64, OnvifError> {
+        let answer = self.ask(&self.address, DEVICE, "GetSystemDateAndTime", "").await?;
+        let now = Timestamp::now();
+        Ok(time_in(&answer)?.map_or(0, |theirs| theirs.as_millis() - now.as_millis()))
     }
 
     /// What it can send.

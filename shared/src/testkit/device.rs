@@ -21,6 +21,10 @@ use crate::time::Timestamp;
 /// What it takes for its own time.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
+/// Of HTTP's digest.
+const REALM: &str = "door";
+const NONCE: &str = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v";
+
 /// What it is like.
 #[derive(Debug, Clone)]
 pub struct DeviceLike {
@@ -31,6 +35,8 @@ pub struct DeviceLike {
     pub stream: String,
     /// It has the newer media service only.
     pub new: bool,
+    /// It answers nothing, its time included, to who does not know the password by HTTP's digest.
+    pub guarded: bool,
 }
 
 /// Ends with it.
@@ -137,8 +143,13 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, state: Arc<Mutex<Stat
         }
     };
     let (status, body) = answer(&request, address, &state);
+    let challenge = if status == 401 {
+        format!("WWW-Authenticate: Digest realm=\"{REALM}\", qop=\"auth\", algorithm=SHA-256, nonce=\"{NONCE}\"\r\n")
+    } else {
+        String::new()
+    };
     let text = format!(
-        "HTTP/1.1 {status} Answer\r\nContent-Type: application/soap+xml; charset=utf-8\r\nContent-Length: {}\r\n\
+        "HTTP/1.1 {status} Answer\r\n{challenge}Content-Type: application/soap+xml; charset=utf-8\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
     );
@@ -149,8 +160,14 @@ fn answer(request: &str, address: SocketAddr, state: &Mutex<State>) -> (u16, Str
     let operation = between(request, "<s:Body><", " ").unwrap_or_default().to_owned();
     let mut state = lock(state);
     state.asked.push(operation.clone());
-    let DeviceLike { user, ahead_ms, stream, new } = &state.like;
+    let DeviceLike { user, ahead_ms, stream, new, guarded } = &state.like;
     let now = Timestamp::from_millis(Timestamp::now().as_millis() + ahead_ms);
+    if let Some((name, password)) = user
+        && *guarded
+        && !knows_by_http(request, name, password)
+    {
+        return (401, String::new());
+    }
     if operation == "GetSystemDateAndTime" {
         return (200, envelope(&date(now)));
     }
@@ -241,6 +258,26 @@ fn knows(request: &str, name: &str, password: &str, now: Timestamp) -> bool {
         context.update(password.as_bytes());
         let right = part("Username")? == name && part("Password")? == BASE64.encode(context.finish());
         Some(right && time.since(now) < TOLERANCE && now.since(time) < TOLERANCE)
+    };
+    shown().unwrap_or(false)
+}
+
+/// Whether the password was shown to be known by HTTP's digest (RFC 7616).
+fn knows_by_http(request: &str, name: &str, password: &str) -> bool {
+    let hash = |text: String| {
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let shown = || {
+        let header = request.lines().find(|line| line.to_lowercase().starts_with("authorization: digest "))?;
+        let part = |name: &str| {
+            let value = header.split([' ', ',']).find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
+            Some(value.trim_matches('"'))
+        };
+        let path = request.split(' ').nth(1)?;
+        let (user, asked) = (hash(format!("{name}:{REALM}:{password}")), hash(format!("POST:{path}")));
+        let right = hash(format!("{user}:{NONCE}:{}:{}:auth:{asked}", part("nc")?, part("cnonce")?));
+        Some(part("username")? == name && part("uri")? == path && part("response")? == right)
     };
     shown().unwrap_or(false)
 }
