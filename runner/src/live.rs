@@ -1,6 +1,6 @@
 //! Live video of one scenario: its frames with what was found in them, coded for viewers, only while there are any.
 //!
-//! The pipeline hands over each frame as it comes and each result as it is stored, and never waits: where this falls behind,
+//! The pipeline hands over each frame and each result as it comes, and never waits: where this falls behind,
 //! frames are left out of the video, not of the analysis. [`watch`] knows whether somebody looks on, [`line`] brings frames and
 //! results together, [`studio`] draws, codes and publishes. How viewers are served is the API's business.
 
@@ -130,7 +130,10 @@ impl Live {
     pub(crate) fn found(&mut self, number: u64, pts_ms: f64, detections: &[Detection]) {
         let found = Found { number, pts_ms, detections: detections.to_vec() };
         self.order(Order::Found(found.clone()));
-        self.last = Some(found);
+        // Results come in any order.
+        if self.last.as_ref().is_none_or(|last| last.number < number) {
+            self.last = Some(found);
+        }
     }
 
     /// No result of a frame will come.

@@ -1,9 +1,10 @@
 //! From a source's frames to stored results: sending with credit, collecting, ordering, storing, drawing.
 //!
 //! At most `inflight` frames are without a result; then a file waits, and a camera's next frames are dropped. Results come
-//! in any order and are stored in the frames' order. A file's frame whose result does not come in time is looked for, and
+//! in any order, are shown as they come, and are stored in the frames' order. A file's frame whose result does not come in time is looked for, and
 //! sent again under its number if it is lost; a camera's is given up, since newer ones are wanted more.
 
+mod filing;
 mod job;
 mod overdue;
 mod pace;
@@ -21,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, future::join_all};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use kadr_shared::{
     domain::InterruptionKind,
     message::{
@@ -37,11 +38,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 pub use self::job::Limits;
-pub(crate) use self::{
-    job::{Job, Outcome, Report},
-    stop::Stops,
-};
 use self::{
+    filing::{Filed, Filing},
     pace::Pace,
     pending::{PATIENCE, Pending},
     queue::{Put, Queue},
@@ -49,7 +47,11 @@ use self::{
     screen::Screen,
     sink::Sink,
     stop::Stop,
-    store::{Replay, Store},
+    store::{Replay, Store, StoreError},
+};
+pub(crate) use self::{
+    job::{Job, Outcome, Report},
+    stop::Stops,
 };
 use crate::{
     archive::Storing,
@@ -85,6 +87,8 @@ pub(crate) async fn run(
         }
     };
     let end = pipeline.work().await;
+    // What comes to be stored later than this could meet whoever has the scenario next.
+    pipeline.filing.settle().await;
     let outcome = conclude(pipeline, end, &stops).await;
     match outcome {
         Outcome::Fenced => storing.abandon(),
@@ -94,7 +98,7 @@ pub(crate) async fn run(
 }
 
 async fn conclude(pipeline: Pipeline, end: Result<Option<String>, Stop>, stops: &Stops) -> Outcome {
-    let (frames, of) = (pipeline.store.frames().max(pipeline.screen.passed()), pipeline.of);
+    let (frames, of) = (pipeline.filing.frames().max(pipeline.screen.passed()), pipeline.of);
     match end {
         // There is nothing to show, and this is why.
         Ok(Some(error)) if frames == 0 => Outcome::Failed { error, retry: false },
@@ -123,12 +127,14 @@ struct Pipeline {
     reader: Reader,
     of: Option<u64>,
     results: async_nats::Subscriber,
-    store: Store,
+    filing: Filing,
     /// The results of an earlier attempt, and how many of them there are.
     replay: Option<Replay>,
     stored_before: u64,
     screen: Screen,
     pending: BTreeMap<u64, Pending>,
+    /// Of them, those that are being put into the queue.
+    puts: FuturesUnordered<BoxFuture<'static, (u64, Put)>>,
     stops: Stops,
     streaming: bool,
     /// Since when there was neither a result nor anything to wait for.
@@ -153,6 +159,8 @@ struct Interruptions {
 enum Step {
     Read(Option<Message>),
     Result(Option<async_nats::Message>),
+    Put(u64, Put),
+    Stored(Result<Filed, StoreError>),
     Due,
     Reconnected,
     Stop,
@@ -201,10 +209,11 @@ impl Pipeline {
             reports,
             reader,
             results,
-            store,
+            filing: Filing::new(store),
             stored_before,
             screen: Screen::new(video, sink, stops.clone(), overlay.between),
             pending: BTreeMap::new(),
+            puts: FuturesUnordered::new(),
             stops,
             streaming: false,
             quiet_since: Instant::now(),
@@ -218,9 +227,10 @@ impl Pipeline {
     async fn work(&mut self) -> Result<Option<String>, Stop> {
         let mut end = None;
         loop {
-            self.store_ready().await?;
+            self.begin_to_store()?;
+            self.show_skipped().await?;
             if let Some(error) = end.take() {
-                if self.pending.is_empty() {
+                if self.pending.is_empty() && self.filing.is_free() {
                     self.screen.show_rest().await?;
                     return Ok(error);
                 }
@@ -245,6 +255,12 @@ impl Pipeline {
                 Step::Result(None) => {
                     return Err(Stop::Failed { error: "results can't be received any more".into(), retry: true });
                 }
+                Step::Put(number, put) => self.note_put(number, put),
+                Step::Stored(Ok(Filed { frame, detections })) => {
+                    self.meter.stored(self.filing.frames());
+                    self.show(frame, detections).await?;
+                }
+                Step::Stored(Err(error)) => return Err(error.into()),
                 Step::Due => self.do_what_is_due().await?,
                 // What is still there is found to be so by one look. A camera's are not looked for.
                 Step::Reconnected if self.live => {}
@@ -259,7 +275,7 @@ impl Pipeline {
         let room = self.pending.len() < self.job.limits.inflight && self.screen.has_room();
         let credit = reading && (self.live || room);
         // A result that is there needs no time-out, also when it waits for an earlier one.
-        let due = self.pending.values().filter(|p| p.result.is_none()).map(|p| p.due).min();
+        let due = self.pending.values().filter_map(Pending::due).min();
         let due = due.map(|due| if self.interrupted.inference { due } else { due.min(self.look) });
         if !self.stops.none() {
             return Step::Stop;
@@ -268,6 +284,8 @@ impl Pipeline {
             () = self.stops.any() => Step::Stop,
             Ok(()) = self.connections.changed() => Step::Reconnected,
             message = self.results.next() => Step::Result(message),
+            Some((number, put)) = self.puts.next() => Step::Put(number, put),
+            stored = self.filing.filed() => Step::Stored(stored),
             message = self.reader.frames.recv(), if credit => Step::Read(message),
             () = sleep_until(due) => Step::Due,
         }
@@ -282,14 +300,17 @@ impl Pipeline {
             let found = self.stops.unless(replay.of(frame.number)).await??;
             self.screen.live.enter(&frame, found.is_some());
             return match found {
-                Some(detections) => self.show(frame, detections).await,
+                Some(detections) => {
+                    self.screen.live.found(frame.number, frame.pts_ms, &detections);
+                    self.show(frame, detections).await
+                }
                 None => self.screen.show_without(frame).await,
             };
         }
         self.screen.live.enter(&frame, seen.is_some());
         let Some((seen, body)) = seen else {
             self.screen.skip(frame);
-            return self.show_skipped().await;
+            return Ok(());
         };
         let analysis = &self.job.settings.analysis;
         let header = FrameHeader {
@@ -316,38 +337,43 @@ impl Pipeline {
         }
         let pending = Pending::new(frame, header, seen, body, credit, self.live);
         self.pending.insert(number, pending);
-        self.send(&[number]).await
+        self.send(&[number]);
+        Ok(())
     }
 
-    /// Puts frames into the queue; what can't be put there now is due again soon.
-    async fn send(&mut self, numbers: &[u64]) -> Result<(), Stop> {
-        let frames = numbers.iter().filter_map(|number| self.pending.get_key_value(number));
-        let queue = &self.queue;
-        let puts = frames
-            .map(|(number, pending)| async move { (*number, queue.put(&pending.header, pending.body.clone()).await) });
-        for (number, put) in self.stops.unless(join_all(puts)).await? {
+    /// Begins to put frames into the queue.
+    fn send(&mut self, numbers: &[u64]) {
+        for &number in numbers {
             let Some(pending) = self.pending.get_mut(&number) else { continue };
-            let now = Instant::now();
-            let trouble = match put {
-                Put::Queued => {
-                    (pending.sent, pending.looks) = (Some(now), 0);
-                    pending.due = pending.expires.unwrap_or_else(|| now + self.pace.patience(0));
-                    None
-                }
-                // What was sent before is among what fills it. Or the queue is about to be cleared of answered ones.
-                Put::Full => {
-                    pending.due = now + if pending.sent.is_some() { self.pace.patience(0) } else { QUEUE_RETRY };
-                    None
-                }
-                Put::Failed(error) => {
-                    debug!(scenario = %self.job.scenario, frame = number, error, "can't queue a frame");
-                    pending.due = now + QUEUE_RETRY;
-                    Some(format!("can't queue frames: {error}"))
-                }
-            };
-            self.meter.trouble(Trouble::Queueing, trouble);
+            pending.sending = true;
+            let put = self.queue.put(&pending.header, pending.body.clone());
+            self.puts.push(Box::pin(async move { (number, put.await) }));
         }
-        Ok(())
+    }
+
+    /// What could not be put into the queue is due again soon.
+    fn note_put(&mut self, number: u64, put: Put) {
+        let Some(pending) = self.pending.get_mut(&number) else { return };
+        let now = Instant::now();
+        pending.sending = false;
+        let trouble = match put {
+            Put::Queued => {
+                (pending.sent, pending.looks) = (Some(now), 0);
+                pending.due = pending.expires.unwrap_or_else(|| now + self.pace.patience(0));
+                None
+            }
+            // What was sent before is among what fills it. Or the queue is about to be cleared of answered ones.
+            Put::Full => {
+                pending.due = now + if pending.sent.is_some() { self.pace.patience(0) } else { QUEUE_RETRY };
+                None
+            }
+            Put::Failed(error) => {
+                debug!(scenario = %self.job.scenario, frame = number, error, "can't queue a frame");
+                pending.due = now + QUEUE_RETRY;
+                Some(format!("can't queue frames: {error}"))
+            }
+        };
+        self.meter.trouble(Trouble::Queueing, trouble);
     }
 
     /// Takes note of a worker's answer.
@@ -371,7 +397,11 @@ impl Pipeline {
             RawOutcome::Late { .. } if self.live => self.give_up(|p| p.frame.number == raw.frame),
             // A file's has no such time: each frame counts, and it goes once more.
             RawOutcome::Late { .. } => (pending.sent, pending.due) = (None, now),
-            outcome if pending.result.is_none() => {
+            mut outcome if pending.result.is_none() => {
+                if let RawOutcome::Analysed { detections, .. } = &mut outcome {
+                    pending.seen.place(detections);
+                    self.screen.live.found(raw.frame, pending.frame.pts_ms, detections);
+                }
                 pending.result = Some(outcome);
                 if let Some(sent) = pending.sent {
                     self.pace.answered(now.duration_since(sent));
@@ -395,37 +425,35 @@ impl Pipeline {
         self.tell(Report::Resumed).await
     }
 
-    /// Stores what is next in order, as far as results are there.
-    async fn store_ready(&mut self) -> Result<(), Stop> {
-        while let Some(entry) = self.pending.first_entry() {
-            if entry.get().result.is_none() {
-                break;
-            }
-            let Pending { frame, header, seen, result, .. } = entry.remove();
-            let (model, mut detections, timing_ms) = match result {
-                Some(RawOutcome::Analysed { model, detections, timing_ms }) => (model, detections, timing_ms),
-                Some(RawOutcome::Refused { error }) => return Err(Stop::for_good(error)),
-                Some(RawOutcome::Late { .. }) | None => break,
-            };
-            seen.place(&mut detections);
-            let size = frame.picture.size();
-            let result = FrameDetections {
-                scenario: header.scenario,
-                run: header.run,
-                frame: frame.number,
-                pts_ms: header.pts_ms,
-                captured_at: header.captured_at,
-                width: size.width,
-                height: size.height,
-                model,
-                detections,
-                timing_ms,
-            };
-            self.store.append(&result, &self.stops, &self.meter).await?;
-            self.meter.stored(self.store.frames());
-            self.show(frame, result.detections).await?;
+    /// Begins to store what is next in order, if its result is there.
+    fn begin_to_store(&mut self) -> Result<(), Stop> {
+        if !self.filing.is_free() {
+            return Ok(());
         }
-        self.show_skipped().await
+        let Some(entry) = self.pending.first_entry().filter(|entry| entry.get().result.is_some()) else {
+            return Ok(());
+        };
+        let Pending { frame, header, result, .. } = entry.remove();
+        let (model, detections, timing_ms) = match result {
+            Some(RawOutcome::Analysed { model, detections, timing_ms }) => (model, detections, timing_ms),
+            Some(RawOutcome::Refused { error }) => return Err(Stop::for_good(error)),
+            Some(RawOutcome::Late { .. }) | None => return Ok(()),
+        };
+        let size = frame.picture.size();
+        let result = FrameDetections {
+            scenario: header.scenario,
+            run: header.run,
+            frame: frame.number,
+            pts_ms: header.pts_ms,
+            captured_at: header.captured_at,
+            width: size.width,
+            height: size.height,
+            model,
+            detections,
+            timing_ms,
+        };
+        self.filing.begin(frame, result, self.stops.clone(), self.meter.clone());
+        Ok(())
     }
 
     /// A frame whose result is stored. The first one of this attempt is told of.
@@ -438,7 +466,7 @@ impl Pipeline {
 
     /// Frames that were not analysed, as far as no earlier one lacks its result.
     async fn show_skipped(&mut self) -> Result<(), Stop> {
-        let first = self.pending.first_key_value().map(|(number, _)| *number);
+        let first = self.filing.number().or_else(|| self.pending.first_key_value().map(|(number, _)| *number));
         self.screen.show_skipped(first).await
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Pending {
     _credit: Option<OwnedSemaphorePermit>,
     /// When it is to be sent, or looked after.
     pub(super) due: Instant,
+    /// It is being put into the queue, which has a deadline of its own.
+    pub(super) sending: bool,
     /// When it was put into the queue, if it was.
     pub(super) sent: Option<Instant>,
     /// How often it was looked after since.
@@ -44,6 +46,12 @@ impl Pending {
     ) -> Self {
         let now = Instant::now();
         let expires = live.then_some(now + PATIENCE + ON_ITS_WAY);
-        Self { frame, header, seen, body, expires, _credit: credit, due: now, sent: None, looks: 0, result: None }
+        let (_credit, due) = (credit, now);
+        Self { frame, header, seen, body, expires, _credit, due, sending: false, sent: None, looks: 0, result: None }
+    }
+
+    /// When something is to be done about it; none: it has its result, or is on its way into the queue.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (self.result.is_none() && !self.sending).then_some(self.due)
     }
 }

@@ -33,13 +33,17 @@ impl Queue {
         Self { nats, subject: subjects::frame(model, class, scenario) }
     }
 
-    pub(super) async fn put(&self, header: &FrameHeader, body: Bytes) -> Put {
+    /// Does not hold the queue up: several can be on their way.
+    pub(super) fn put(&self, header: &FrameHeader, body: Bytes) -> impl Future<Output = Put> + use<> {
         let message = PublishMessage::build().headers(header.to_headers()).payload(body);
-        match answered(&self.nats, REQUEST, publish(&self.nats.jetstream, self.subject.clone(), message)).await {
-            Some(Ok(Stored::At(_))) => Put::Queued,
-            Some(Ok(Stored::SubjectFull | Stored::Conflict)) => Put::Full,
-            Some(Err(error)) => Put::Failed(chain(&error)),
-            None => Put::Failed("no answer from NATS".to_owned()),
+        let (nats, subject) = (self.nats.clone(), self.subject.clone());
+        async move {
+            match answered(&nats, REQUEST, publish(&nats.jetstream, subject, message)).await {
+                Some(Ok(Stored::At(_))) => Put::Queued,
+                Some(Ok(Stored::SubjectFull | Stored::Conflict)) => Put::Full,
+                Some(Err(error)) => Put::Failed(chain(&error)),
+                None => Put::Failed("no answer from NATS".to_owned()),
+            }
         }
     }
 

@@ -58,7 +58,6 @@ impl Screen {
             };
             self.draw(skipped, drawn).await?;
         }
-        self.live.found(frame.number, frame.pts_ms, &detections);
         self.last = (frame.pts_ms, detections.clone());
         self.draw(frame, detections).await
     }
