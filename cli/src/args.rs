@@ -107,7 +107,8 @@ pub struct ServiceArgs {
     /// Frames that an inference worker analyses at the same time [default: as many as there are cores for]
     #[arg(long, value_name = "N")]
     pub workers: Option<usize>,
-    /// Threads that analyse one frame: one has more done, more have each frame done sooner [default: 1]
+    /// Threads that analyse one frame: one has more done, more have each frame done sooner [default: 1, and up to 4 for a camera's
+    /// frame, as far as they are free]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// How models are computed: f32, bf16 or int8 [default: f32]

@@ -38,7 +38,8 @@ pub struct Config {
     pub models: String,
     pub capacity: usize,
     pub workers: Option<usize>,
-    pub threads: usize,
+    /// Of one frame; none: as inference has it.
+    pub threads: Option<usize>,
     pub precision: Precision,
     /// What inference computes on.
     pub device: String,
@@ -62,7 +63,7 @@ impl Default for Config {
             models: "models".into(),
             capacity: 16,
             workers: None,
-            threads: 1,
+            threads: None,
             precision: Precision::default(),
             device: Device::default().to_string(),
             batch: None,
@@ -130,7 +131,7 @@ impl Config {
         }
         let config: Self = figment.extract().context("the settings can't be used")?;
         config.database()?;
-        if config.capacity == 0 || config.threads == 0 || config.workers == Some(0) || config.batch == Some(0) {
+        if config.capacity == 0 || config.threads == Some(0) || config.workers == Some(0) || config.batch == Some(0) {
             bail!("capacity, workers, threads and batch are at least 1");
         }
         Ok(config)
@@ -141,14 +142,16 @@ impl Config {
     }
 
     pub fn inference(&self) -> Result<kadr_inference::Config> {
-        let threads = NonZeroUsize::new(self.threads).unwrap_or(NonZeroUsize::MIN);
+        let given = self.threads.and_then(NonZeroUsize::new);
+        let threads = given.unwrap_or(NonZeroUsize::MIN);
         let device = self.device.parse().context("--device (KADR_DEVICE, or `device` in the file) can't be used")?;
         let options = Options { device, precision: self.precision, threads, ..Options::default() };
         let store = Store::new(folders(&self.models));
         let config = kadr_inference::Config::new(self.catalog()?, store, options);
         let lanes = self.workers.and_then(NonZeroUsize::new).unwrap_or(config.lanes);
         let batch = self.batch.and_then(NonZeroUsize::new).unwrap_or(config.batch);
-        Ok(kadr_inference::Config { lanes, batch, models: self.served()?, ..config })
+        let live_threads = given.unwrap_or(config.live_threads);
+        Ok(kadr_inference::Config { lanes, batch, live_threads, models: self.served()?, ..config })
     }
 
     /// The models that inference serves; none: all.

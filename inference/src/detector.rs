@@ -1,7 +1,7 @@
 //! A model as its users see it: a frame's planes in, objects in the source's pixels out. Candle stays behind it.
 //!
-//! Knows no file formats and no messages. For throughput let as many callers as there are cores share one detector of one
-//! thread; for latency give it more threads a frame; on a GPU give it several frames at a time.
+//! Knows no file formats and no messages. For throughput let as many callers as there are cores share one detector, each by one
+//! thread; for latency give a frame more threads; on a GPU give it several frames at a time.
 
 mod pool;
 
@@ -38,6 +38,8 @@ pub struct Detector {
     network: Network,
     model: Model,
     stamp: ModelStamp,
+    /// Threads a frame, if nobody says otherwise.
+    threads: NonZeroUsize,
 }
 
 #[derive(Debug)]
@@ -173,7 +175,7 @@ impl Detector {
         };
         let (sha256, precision) = (weights.file.sha256.clone(), options.precision.name().to_owned());
         let stamp = ModelStamp { name: model.name.clone(), sha256, precision };
-        Ok(Self { network, model: model.clone(), stamp })
+        Ok(Self { network, model: model.clone(), stamp, threads: options.threads })
     }
 
     pub fn model(&self) -> &Model {
@@ -195,10 +197,20 @@ impl Detector {
 
     /// The objects in a frame.
     pub fn detect(&self, picture: &Picture<'_>, criteria: &Criteria) -> Result<Found, DetectError> {
+        self.detect_by(self.threads, picture, criteria)
+    }
+
+    /// The same by so many threads, on a CPU.
+    fn detect_by(
+        &self,
+        threads: NonZeroUsize,
+        picture: &Picture<'_>,
+        criteria: &Criteria,
+    ) -> Result<Found, DetectError> {
         let begun = Instant::now();
         let found = match &self.network {
             Network::Cpu(pool) => pool
-                .find(picture, criteria, |candidates| self.found(candidates, picture, begun.elapsed()))
+                .find(picture, criteria, threads, |candidates| self.found(candidates, picture, begun.elapsed()))
                 .map_err(Trouble::from),
             Network::Gpu(gpu) => gpu
                 .analyse(picture.letterbox.input, &[item(picture, criteria)])
@@ -208,10 +220,15 @@ impl Detector {
         found.map_err(|source| self.failed(picture.letterbox.input, source))
     }
 
-    /// The objects in several frames, in their order. A GPU computes those of a size together, a CPU one after another.
-    pub fn detect_all(&self, frames: &[(Picture<'_>, Criteria)]) -> Vec<Result<Found, DetectError>> {
+    /// The objects in several frames, in their order. A GPU computes those of a size together, a CPU one after another, each by
+    /// so many threads.
+    pub fn detect_all(
+        &self,
+        frames: &[(Picture<'_>, Criteria)],
+        threads: NonZeroUsize,
+    ) -> Vec<Result<Found, DetectError>> {
         let Network::Gpu(gpu) = &self.network else {
-            return frames.iter().map(|(picture, criteria)| self.detect(picture, criteria)).collect();
+            return frames.iter().map(|(picture, criteria)| self.detect_by(threads, picture, criteria)).collect();
         };
         let mut order: Vec<_> = frames.iter().enumerate().collect();
         order.sort_by_key(|(_, (picture, _))| size(picture));
@@ -243,20 +260,20 @@ impl Detector {
         }
     }
 
-    /// Analyses a grey picture, so that a frame of the usual size finds everything ready.
-    pub fn warm_up(&self) -> Result<(), DetectError> {
+    /// Analyses a grey picture, so that a frame of the usual size that is given so many threads finds everything ready.
+    pub fn warm_up(&self, threads: NonZeroUsize) -> Result<(), DetectError> {
         let source = Size { width: WARM_UP.0, height: WARM_UP.1 };
         let letterbox = Letterbox::fit(source, InputSize::fitting(source));
         let planes = vec![128; i420_len(letterbox.input)];
         let picture = Picture { planes: &planes, letterbox, colour: Colour::default() };
         let criteria = Criteria { confidence: 1.0, iou: 1.0, rivals: Rivals::default(), wanted: Vec::new() };
-        self.detect(&picture, &criteria).map(|_| ())
+        self.detect_by(threads, &picture, &criteria).map(|_| ())
     }
 
     /// Memory for pictures of one size, for who wants to have nothing allocated a frame. There is none on a GPU.
     pub fn workspace(&self, input: InputSize) -> Result<Workspace, DetectError> {
         let made = match &self.network {
-            Network::Cpu(pool) => pool.workspace(input).map_err(Trouble::from),
+            Network::Cpu(pool) => pool.workspace(input, self.threads.get()).map_err(Trouble::from),
             Network::Gpu(_) => Err(Trouble::NoWorkspace),
         };
         made.map_err(|source| self.failed(input, source))

@@ -5,6 +5,7 @@
 //! shown for it, once it is loaded and warm, if it is one that was asked for. Nothing that happens to the connection, the
 //! stream or a frame ends the service. Which detections are kept or shown is not decided here.
 
+mod cores;
 mod identity;
 mod keeper;
 mod lane;
@@ -26,7 +27,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
-use self::{keeper::Keeper, lane::Lane, models::Slot, puller::Puller};
+use self::{cores::Cores, keeper::Keeper, lane::Lane, models::Slot, puller::Puller};
 use crate::{detector::Options, device::Device, weights::Store};
 
 /// A frame that is not acknowledged in this time is given to another worker. One in hand is kept alive, so that only the
@@ -42,6 +43,9 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 /// Frames of a GPU's batch.
 const GPU_BATCH: usize = 8;
 
+/// Threads that a camera's frame is given, if they are free: more of them wait for each other more than they help.
+const LIVE_THREADS: usize = 4;
+
 /// What a worker serves, and with what.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -56,19 +60,22 @@ pub struct Config {
     pub batch: NonZeroUsize,
     /// How, and by how many threads each.
     pub options: Options,
+    /// By how many threads a camera's frame, if they are free: on a CPU it is done sooner.
+    pub live_threads: NonZeroUsize,
 }
 
 impl Config {
     /// All models of `catalog`. On a CPU as many frames at a time as the cores have threads for: one thread a frame has
-    /// more done, more have each frame done sooner. On a GPU one batch is prepared while another one is computed.
+    /// more done, more have each frame done sooner, which is what cameras' frames are for. On a GPU one batch is prepared while another one is computed.
     pub fn new(catalog: Catalog, store: Store, options: Options) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let (lanes, batch) = match options.device {
-            Device::Cpu => (cores / options.threads, 1),
-            Device::Cuda(_) => (2, GPU_BATCH),
+        let (lanes, batch, live) = match options.device {
+            Device::Cpu => (cores / options.threads, 1, cores.min(LIVE_THREADS)),
+            Device::Cuda(_) => (2, GPU_BATCH, 1),
         };
         let at_least_one = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
-        Self { catalog, store, models: Vec::new(), lanes: at_least_one(lanes), batch: at_least_one(batch), options }
+        let [lanes, batch, live_threads] = [lanes, batch, live].map(at_least_one);
+        Self { catalog, store, models: Vec::new(), lanes, batch, options, live_threads }
     }
 }
 
@@ -92,6 +99,11 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
         some => some.to_vec(),
     };
     let (lanes, batch) = (config.lanes.get(), config.batch.get());
+    let cores = Arc::new(Cores::new(config.lanes, config.options.threads, config.live_threads));
+    let cameras_at_once = match config.options.device {
+        Device::Cpu => cores.cameras_at_once() * batch,
+        Device::Cuda(_) => lanes * batch,
+    };
     // Frames a pull: one, but where lanes are many and fast a pull's round trip would leave them idle.
     let ahead = (lanes / 4).clamp(1, 4).max(batch);
     let (entry, queues) = queues::queues(ahead);
@@ -102,7 +114,8 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     let mut serving = JoinSet::new();
     let mut working = JoinSet::new();
     for name in &names {
-        let slot = Arc::new(Slot::new(config.catalog.model(name)?.clone(), config.store.clone(), config.options));
+        let model = config.catalog.model(name)?.clone();
+        let slot = Arc::new(Slot::new(model, config.store.clone(), config.options, config.live_threads));
         let pullers = [FrameClass::Live, FrameClass::Batch].map(|class| {
             let puller = Puller::new(nats.clone(), slot.clone(), class, ahead, keeper.clone());
             puller.run(entry.of(class), stop.clone())
@@ -112,13 +125,13 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
             [] => First::Nothing,
             _ => First::WarmUp,
         };
-        let signs = signs::run(nats.clone(), worker.clone(), lanes * batch, slot.clone());
+        let signs = signs::run(nats.clone(), worker.clone(), cameras_at_once, slot.clone());
         serving.spawn(serve(slot, first, pullers, signs, stop.clone()));
     }
     // The pullers hold the only ways in: when the last one ends, the queues run dry and the lanes end.
     drop(entry);
     for _ in 0..lanes {
-        working.spawn(Lane::new(nats.clone(), batch).run(queues.clone()));
+        working.spawn(Lane::new(nats.clone(), batch, cores.clone()).run(queues.clone()));
     }
     let keeping = tokio::spawn(keeper.run());
     let models: Vec<_> = names.iter().map(ModelName::as_str).collect();

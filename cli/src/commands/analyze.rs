@@ -40,7 +40,7 @@ pub async fn run(args: AnalyzeArgs) -> Result<(), Failure> {
         data: work.path().to_owned(),
         models: args.models.clone(),
         workers: args.workers,
-        threads: args.threads.unwrap_or(1),
+        threads: args.threads,
         precision: args.precision,
         device: args.device.to_string(),
         serve: args.analysis.model.to_string(),

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    num::NonZeroUsize,
     sync::{Mutex, PoisonError},
 };
 
@@ -21,7 +22,6 @@ const IDLE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Pool {
     engine: Engine,
-    threads: usize,
     /// Memory that nobody uses now; the one that was used last is at the end.
     idle: Mutex<Vec<Workspace>>,
 }
@@ -30,6 +30,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 pub struct Workspace {
     executor: Executor,
+    threads: usize,
     candidates: Vec<Candidate>,
 }
 
@@ -51,7 +52,7 @@ impl Pool {
         };
         let engine = Engine::load(plan, &parameters(weights)?, mode, options.cpu)
             .map_err(|source| LoadError::Engine { model: model.name.to_string(), source })?;
-        Ok(Self { engine, threads: options.threads.get(), idle: Mutex::default() })
+        Ok(Self { engine, idle: Mutex::default() })
     }
 
     /// The kernels that are used.
@@ -59,26 +60,28 @@ impl Pool {
         self.engine.cpu()
     }
 
-    /// The objects in a frame, in the input's pixels, by descending score.
+    /// The objects in a frame, in the input's pixels, by descending score; computed by so many threads.
     pub(super) fn find<T>(
         &self,
         picture: &Picture<'_>,
         criteria: &Criteria,
+        threads: NonZeroUsize,
         found: impl FnOnce(&[Candidate]) -> T,
     ) -> Result<T, EngineError> {
-        let mut workspace = self.take(picture.letterbox.input)?;
+        let mut workspace = self.take(picture.letterbox.input, threads.get())?;
         let found = workspace.find(picture, criteria).map(found);
         self.put_back(workspace);
         found
     }
 
-    fn take(&self, input: InputSize) -> Result<Workspace, EngineError> {
+    fn take(&self, input: InputSize, threads: usize) -> Result<Workspace, EngineError> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        match idle.iter().rposition(|workspace| workspace.executor.input() == input) {
+        let fits = |workspace: &Workspace| workspace.executor.input() == input && workspace.threads == threads;
+        match idle.iter().rposition(fits) {
             Some(at) => Ok(idle.remove(at)),
             None => {
                 drop(idle);
-                self.workspace(input)
+                self.workspace(input, threads)
             }
         }
     }
@@ -91,11 +94,11 @@ impl Pool {
         }
     }
 
-    pub(super) fn workspace(&self, input: InputSize) -> Result<Workspace, EngineError> {
+    pub(super) fn workspace(&self, input: InputSize, threads: usize) -> Result<Workspace, EngineError> {
         // As many candidates as there are anchors: then there is always room.
         let anchors = [8, 16, 32].map(|stride| (input.width() / stride * (input.height() / stride)) as usize);
         let candidates = Vec::with_capacity(anchors.iter().sum());
-        Ok(Workspace { executor: self.engine.executor(input, self.threads)?, candidates })
+        Ok(Workspace { executor: self.engine.executor(input, threads)?, threads, candidates })
     }
 }
 

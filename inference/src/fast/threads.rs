@@ -2,14 +2,15 @@
 //!
 //! Between two steps members spin for some microseconds; between two frames they sleep. Each member has a share of the tasks
 //! that is the same part of all steps, and helps others when it is done: what it wrote in one step is mostly what it reads in
-//! the next, and lies in its own core's cache. What they compute is not known here.
+//! the next, and lies in its own core's cache. A member that has no core just then is not waited for, unless it holds a task:
+//! the others do its share. What they compute is not known here.
 #![allow(unsafe_code, reason = "a borrowed job is lent to threads that outlive it")]
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
 };
@@ -30,10 +31,8 @@ pub(crate) struct Team {
 
 #[derive(Debug)]
 struct Shared {
-    /// Counts the jobs: helpers wait for the next one.
-    job: AtomicUsize,
-    /// Helpers that are done with the job.
-    done: AtomicUsize,
+    /// A [`Job`]: helpers wait for the next one.
+    job: AtomicU64,
     /// The next task of each member's share, and how many there are in all.
     next: Vec<Next>,
     tasks: AtomicUsize,
@@ -43,6 +42,33 @@ struct Shared {
     sleepers: AtomicUsize,
     asleep: Mutex<()>,
     awake: Condvar,
+}
+
+/// A job's number, whether it can still be joined, and how many helpers are within: one word, so that nobody joins what the
+/// caller has just left.
+#[derive(Debug, Clone, Copy)]
+struct Job(u64);
+
+impl Job {
+    const OPEN: u64 = 1 << 31;
+    const WITHIN: u64 = Self::OPEN - 1;
+
+    const fn number(self) -> u64 {
+        self.0 >> 32
+    }
+
+    const fn is_open(self) -> bool {
+        self.0 & Self::OPEN != 0
+    }
+
+    const fn within(self) -> u64 {
+        self.0 & Self::WITHIN
+    }
+
+    /// The next one, which nobody has joined.
+    const fn next(self, open: bool) -> u64 {
+        (self.number() + 1) << 32 | if open { Self::OPEN } else { 0 }
+    }
 }
 
 /// In a cache line of its own.
@@ -66,18 +92,7 @@ unsafe impl Send for Pointer {}
 impl Team {
     /// A team of so many members, the caller among them.
     pub(crate) fn new(members: usize) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            job: 0.into(),
-            done: 0.into(),
-            next: (0..members).map(|_| Next::default()).collect(),
-            tasks: 0.into(),
-            work: Mutex::new(None),
-            failed: false.into(),
-            ended: false.into(),
-            sleepers: 0.into(),
-            asleep: Mutex::new(()),
-            awake: Condvar::new(),
-        });
+        let shared = Arc::new(Shared::new(members));
         let mut team = Self { shared, helpers: Vec::new() };
         for member in 1..members {
             let shared = team.shared.clone();
@@ -101,23 +116,18 @@ impl Team {
             return;
         }
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is changed. No helper looks at it after it counted itself done, and below all are
-        // waited for, whatever the caller's own tasks do.
+        // SAFETY: only the lifetime is changed. No helper looks at it after it left the job, none joins what is closed, and below
+        // the job is closed and all who are within are waited for, whatever the caller's own tasks do.
         let pointer = Pointer(unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) });
         *shared.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(pointer);
-        shared.done.store(0, Ordering::Relaxed);
         for (member, next) in shared.next.iter().enumerate() {
             next.0.store(shared.share(member, tasks), Ordering::Relaxed);
         }
         shared.tasks.store(tasks, Ordering::Relaxed);
-        shared.announce();
+        shared.announce(true);
 
         let own = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(0, work)));
-        let mut looks = 0;
-        while shared.done.load(Ordering::Acquire) < self.helpers.len() {
-            looks += 1;
-            if looks < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
-        }
+        shared.close();
         if let Err(panic) = own {
             std::panic::resume_unwind(panic);
         }
@@ -128,7 +138,7 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
-        self.shared.announce();
+        self.shared.announce(false);
         for helper in self.helpers.drain(..) {
             // It can't panic: tasks' panics are caught.
             let _ = helper.join();
@@ -137,32 +147,72 @@ impl Drop for Team {
 }
 
 impl Shared {
-    /// Says that there is a job, also to those who sleep.
-    fn announce(&self) {
-        self.job.fetch_add(1, Ordering::SeqCst);
+    fn new(members: usize) -> Self {
+        Self {
+            job: 0.into(),
+            next: (0..members).map(|_| Next::default()).collect(),
+            tasks: 0.into(),
+            work: Mutex::new(None),
+            failed: false.into(),
+            ended: false.into(),
+            sleepers: 0.into(),
+            asleep: Mutex::new(()),
+            awake: Condvar::new(),
+        }
+    }
+
+    /// Says that there is a job, also to those who sleep. Nobody is within the one before.
+    fn announce(&self, open: bool) {
+        let next = Job(self.job.load(Ordering::Relaxed)).next(open);
+        self.job.store(next, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(self.asleep.lock().unwrap_or_else(PoisonError::into_inner));
             self.awake.notify_all();
         }
     }
 
+    /// Lets nobody join any more, and waits for those who have.
+    fn close(&self) {
+        self.job.fetch_and(!Job::OPEN, Ordering::AcqRel);
+        let mut looks = 0;
+        while Job(self.job.load(Ordering::Acquire)).within() > 0 {
+            looks += 1;
+            if looks < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        }
+    }
+
     fn help(&self, member: usize) {
         let mut seen = 0;
         loop {
-            self.wait_for_another(seen);
-            seen += 1;
+            let job = self.wait_for_another(seen);
+            seen = job.number();
             if self.ended.load(Ordering::Relaxed) {
                 return;
             }
+            if !self.join(job) {
+                continue;
+            }
             if let Some(Pointer(work)) = *self.work.lock().unwrap_or_else(PoisonError::into_inner) {
-                // SAFETY: the caller keeps it until this member has counted itself done.
+                // SAFETY: the caller keeps it until this member has left the job.
                 let work = unsafe { &*work };
                 if catch_unwind(AssertUnwindSafe(|| self.take_tasks(member, work))).is_err() {
                     self.failed.store(true, Ordering::Relaxed);
                 }
             }
-            self.done.fetch_add(1, Ordering::Release);
+            self.job.fetch_sub(1, Ordering::Release);
         }
+    }
+
+    /// Whether the job could be joined: its caller may have gone on.
+    fn join(&self, mut job: Job) -> bool {
+        let number = job.number();
+        while job.is_open() && job.number() == number {
+            match self.job.compare_exchange_weak(job.0, job.0 + 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => job = Job(now),
+            }
+        }
+        false
     }
 
     fn take_tasks(&self, member: usize, work: &Work<'_>) {
@@ -185,21 +235,24 @@ impl Shared {
         tasks * member / self.next.len()
     }
 
-    /// Until another job than the one seen last is announced.
-    fn wait_for_another(&self, seen: usize) {
+    /// Another job than the one seen last, once there is one.
+    fn wait_for_another(&self, seen: u64) -> Job {
+        let now = || Job(self.job.load(Ordering::SeqCst));
         for look in 0..SPINS + YIELDS {
-            if self.job.load(Ordering::Acquire) != seen {
-                return;
+            let job = now();
+            if job.number() != seen {
+                return job;
             }
             if look < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
         }
         let mut guard = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         // Whoever announces after this look sees the sleeper, and can't notify before it waits: the lock is held.
-        while self.job.load(Ordering::SeqCst) == seen {
+        while now().number() == seen {
             guard = self.awake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        now()
     }
 }
 
@@ -236,6 +289,40 @@ mod tests {
             });
             assert_eq!(count.into_inner(), 100);
         }
+    }
+
+    #[test]
+    fn who_has_no_core_is_not_waited_for() {
+        let (ready, wait) = std::sync::mpsc::channel::<()>();
+        // A helper that does not get to run until the team is gone.
+        let absent = thread::spawn(move || {
+            // It ends with the other end.
+            let _ = wait.recv();
+        });
+        let mut team = Team { shared: Arc::new(Shared::new(2)), helpers: vec![absent] };
+        for _ in 0..100 {
+            let count = AtomicUsize::new(0);
+            team.run(7, &|member, _| {
+                assert_eq!(member, 0);
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(count.into_inner(), 7);
+        }
+        drop(ready);
+    }
+
+    #[test]
+    fn nobody_joins_a_job_that_is_closed() {
+        let shared = Shared::new(2);
+        shared.announce(true);
+        let job = shared.wait_for_another(0);
+        assert!(shared.join(job));
+        shared.job.fetch_sub(1, Ordering::Release);
+        shared.close();
+        assert!(!shared.join(job), "it was open when it was looked at");
+        shared.announce(true);
+        assert!(!shared.join(job), "the next one is another");
+        assert_eq!(Job(shared.job.load(Ordering::SeqCst)).within(), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A frame at a time, or a GPU's batch: takes it, has it analysed, sends the answers, acknowledges.
 //!
-//! It computes on a thread that may block, alone or as the first of a team.
+//! It computes on a thread that may block, alone or as the first of a team ([`Cores`] says how large).
 
 use std::{
     sync::Arc,
@@ -15,13 +15,14 @@ use kadr_shared::{
         frame::FrameHeader,
     },
     nats::Nats,
-    subjects,
+    subjects::{self, FrameClass},
 };
 use tokio::{task::spawn_blocking, time::timeout};
 use tracing::{debug, error};
 
 use super::{
     NETWORK_PATIENCE,
+    cores::Cores,
     identity::Identity,
     models::{Slot, chain},
     puller::Frame,
@@ -33,6 +34,7 @@ pub(super) struct Lane {
     nats: Nats,
     /// Frames that are analysed together, if they are there.
     batch: usize,
+    cores: Arc<Cores>,
 }
 
 /// What is to be done with a frame.
@@ -50,8 +52,8 @@ struct Ready {
 }
 
 impl Lane {
-    pub(super) fn new(nats: Nats, batch: usize) -> Self {
-        Self { nats, batch }
+    pub(super) const fn new(nats: Nats, batch: usize, cores: Arc<Cores>) -> Self {
+        Self { nats, batch, cores }
     }
 
     /// Until the queues are closed and empty.
@@ -88,19 +90,24 @@ impl Lane {
         let criteria: Vec<_> = ready.iter().map(|r| r.criteria.clone()).collect();
         let analysed = match slot.detector().await {
             Err(reason) => Err(reason),
-            Ok(detector) => spawn_blocking(move || {
-                let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
-                    (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
-                });
-                let found = detector.detect_all(&pictures.collect::<Vec<_>>());
-                (found, detector.stamp().clone())
-            })
-            .await
-            // A panic must not end the lane: the frames' answers say it instead.
-            .map_err(|error| {
-                error!(%error, "the analysis of a frame panicked");
-                "the analysis of the frame panicked".to_owned()
-            }),
+            Ok(detector) => {
+                // Of several, one of a camera's makes haste.
+                let live = ready.iter().any(|r| r.frame.class == FrameClass::Live);
+                let share = self.cores.take(if live { FrameClass::Live } else { FrameClass::Batch }).await;
+                spawn_blocking(move || {
+                    let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
+                        (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
+                    });
+                    let found = detector.detect_all(&pictures.collect::<Vec<_>>(), share.threads);
+                    (found, detector.stamp().clone())
+                })
+                .await
+                // A panic must not end the lane: the frames' answers say it instead.
+                .map_err(|error| {
+                    error!(%error, "the analysis of a frame panicked");
+                    "the analysis of the frame panicked".to_owned()
+                })
+            }
         };
         let outcomes: Vec<_> = match analysed {
             Err(error) => ready.iter().map(|_| RawOutcome::Refused { error: error.clone() }).collect(),

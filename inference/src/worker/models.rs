@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -32,6 +33,8 @@ pub(super) struct Slot {
     model: Model,
     store: Store,
     options: Options,
+    /// Of the frames that are to be done soon.
+    live_threads: NonZeroUsize,
     state: Mutex<State>,
     tally: Tally,
 }
@@ -51,8 +54,8 @@ struct Tally {
 }
 
 impl Slot {
-    pub(super) fn new(model: Model, store: Store, options: Options) -> Self {
-        Self { model, store, options, state: Mutex::new(State::Unopened), tally: Tally::default() }
+    pub(super) fn new(model: Model, store: Store, options: Options, live_threads: NonZeroUsize) -> Self {
+        Self { model, store, options, live_threads, state: Mutex::new(State::Unopened), tally: Tally::default() }
     }
 
     pub(super) fn model(&self) -> &Model {
@@ -73,11 +76,12 @@ impl Slot {
             State::Failed { reason, at } if at.elapsed() < RETRY => return Err(reason.clone()),
             State::Failed { .. } | State::Unopened => {}
         }
-        let (model, store, options) = (self.model.clone(), self.store.clone(), self.options);
+        let (model, store, options, threads) =
+            (self.model.clone(), self.store.clone(), self.options, self.live_threads);
         let begun = Instant::now();
         let opened = tokio::task::spawn_blocking(move || {
             let detector = Detector::load(&model, &store, options).map_err(|error| chain(&error))?;
-            detector.warm_up().map_err(|error| chain(&error))?;
+            detector.warm_up(threads).map_err(|error| chain(&error))?;
             Ok(detector)
         });
         match opened.await.unwrap_or_else(|failed| Err(chain(&failed))) {

@@ -59,6 +59,7 @@ pub(super) struct Frame {
     pub(super) published: i128,
     pub(super) acker: Arc<Acker>,
     pub(super) slot: Arc<Slot>,
+    pub(super) class: FrameClass,
 }
 
 pub(super) struct Puller {
@@ -142,7 +143,8 @@ impl Puller {
             let (message, acker) = message.split();
             let acker = self.keeper.hold(acker);
             let headers = message.headers.unwrap_or_default();
-            let frame = Frame { headers, body: message.payload, published, acker, slot: self.slot.clone() };
+            let frame =
+                Frame { headers, body: message.payload, published, acker, slot: self.slot.clone(), class: self.class };
             waiting.push_back(frame);
         }
     }
