@@ -1,7 +1,8 @@
 //! Glass to glass: each frame shows its number, and it is noted when a player has it, straight from the camera and by way of
 //! kadr. Both players are ffmpeg, so that what decoding and its queues take is in both.
 //!
-//! What a frame waited for its own inference is taken off it, frame by frame: the rest is what kadr adds.
+//! What a frame waited for inference is taken off it, frame by frame: the rest is what kadr adds. It waited until its result was
+//! there and those of the frames before it: several are analysed at a time, and they are shown in their order.
 
 use std::{collections::HashMap, path::Path, process::Stdio, time::Duration};
 
@@ -43,7 +44,7 @@ pub(crate) async fn measure() {
             let url = camera.url();
             let (direct, by_kadr) = tokio::join!(watch(&url), watch(&address));
             let threads = shares(&before, &system.threads(), (SETTLE + MEASURE).as_secs_f64());
-            let waits = system.waits(&id).await;
+            let waits = in_order(system.waits(&id).await);
             let shown = behind(&direct, &by_kadr);
             let mut own: Vec<f64> =
                 shown.iter().filter_map(|shown| Some(shown.ms - wait(shown, &waits, clip)?)).collect();
@@ -79,6 +80,18 @@ fn frames_of(file: &Path) -> u64 {
     command.args(["-show_entries", "stream=nb_read_packets", "-of", "csv=p=0"]).arg(file);
     let said = command.output().expect("ffprobe is installed").stdout;
     String::from_utf8_lossy(&said).trim().parse().expect("a number of frames")
+}
+
+/// How long each frame waited for its result and for those of the frames before it.
+fn in_order(mut waits: Vec<Wait>) -> Vec<Wait> {
+    waits.sort_by_key(|wait| wait.taken.as_millis());
+    let mut known = f64::MIN;
+    for wait in &mut waits {
+        let taken = wait.taken.as_millis() as f64;
+        known = known.max(taken + wait.ms);
+        wait.ms = known - taken;
+    }
+    waits
 }
 
 /// How long a frame waited for its result: that of the same number in the clip (of so many frames) that was taken within the
