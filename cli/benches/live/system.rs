@@ -214,7 +214,9 @@ pub(crate) fn camera(folder: &Path) -> TestCamera {
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "error", "-y", "-i"]).arg(street).args(["-f", "lavfi", "-i", &number]);
     command.args(["-filter_complex", "[0:v]setpts=N/25/TB,fps=25[s];[s][1:v]overlay=0:0:shortest=1", "-an"]);
-    command.args(["-c:v", "libx264", "-preset", "fast", "-bf", "0", "-g", "25", "-pix_fmt", "yuv420p"]).arg(&clip);
+    command.args(["-c:v", "libx264", "-preset", "fast", "-bf", "0", "-g", "25", "-pix_fmt", "yuv420p"]);
+    // As cameras code: without weighted prediction.
+    command.args(["-x264-params", "weightp=0"]).arg(&clip);
     assert!(command.status().expect("ffmpeg is installed").success());
     TestCamera::start(&clip, 200, None, None)
 }

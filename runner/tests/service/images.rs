@@ -2,13 +2,17 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use async_nats::HeaderMap;
+use async_nats::{
+    HeaderMap,
+    jetstream::stream::{Config, DiscardPolicy},
+};
+use futures::StreamExt;
 use kadr_shared::{
     domain::Fact,
     id::RunId,
     message::image::{CAPTURED_AT, ImageReply},
     subjects::{self, FrameClass},
-    testkit::eventually,
+    testkit::{PATIENCE, eventually},
 };
 use serde_json::json;
 
@@ -105,4 +109,35 @@ async fn whoever_sends_an_image_hears_its_number() {
     runner.stop().await;
     let request = world.nats.client.request(subjects::pushed(&gate()), jpeg.into());
     assert!(tokio::time::timeout(Duration::from_secs(5), request).await.unwrap().is_err(), "nobody listens any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_on_goes_on_to_see_while_results_can_not_be_stored() {
+    let mut world = World::start().await;
+    let jpeg = image(world.folder.path(), "a.jpg", "64x48");
+    let _inference = world.inference_of(FrameClass::Live).await;
+    let _runner = world.runner(1);
+    start(&mut world, json!({"url": "push:"})).await;
+    send(&world, &jpeg).await;
+    let stored = || async { world.results(&gate()).await.len() };
+    eventually("a result", || async { (stored().await == 1).then_some(()) }).await;
+    // There is room for no more.
+    let detections = world.nats.jetstream.get_stream(subjects::DETECTIONS).await.unwrap();
+    let full = Config { max_messages: 1, discard: DiscardPolicy::New, ..detections.cached_info().config.clone() };
+    world.nats.jetstream.update_stream(full).await.unwrap();
+    let mut video = world.nats.client.subscribe(subjects::video(&gate())).await.unwrap();
+    let word = serde_json::to_vec(&json!({"video": true, "key": true})).unwrap();
+    let looking = async {
+        let mut pictures = 0;
+        while pictures < 5 {
+            // Words and images are lost until it has somebody to look on.
+            world.nats.client.publish(subjects::watching(&gate()), word.clone().into()).await.unwrap();
+            send(&world, &jpeg).await;
+            while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(50), video.next()).await {
+                pictures += 1;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.expect("video goes on");
+    assert_eq!(stored().await, 1);
 }
