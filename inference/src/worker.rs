@@ -43,7 +43,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 /// Frames of a GPU's batch.
 const GPU_BATCH: usize = 8;
 
-/// Threads that a camera's frame is given, if they are free: more of them wait for each other more than they help.
+/// Threads that a camera's frame is given, if they are free. More have not been measured.
 const LIVE_THREADS: usize = 4;
 
 /// What a worker serves, and with what.
@@ -115,7 +115,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     let mut working = JoinSet::new();
     for name in &names {
         let model = config.catalog.model(name)?.clone();
-        let slot = Arc::new(Slot::new(model, config.store.clone(), config.options, config.live_threads));
+        let slot = Arc::new(Slot::new(model, config.store.clone(), config.options, cores.live()));
         let pullers = [FrameClass::Live, FrameClass::Batch].map(|class| {
             let puller = Puller::new(nats.clone(), slot.clone(), class, ahead, keeper.clone());
             puller.run(entry.of(class), stop.clone())

@@ -86,9 +86,13 @@ pub(crate) async fn run(
             return reason.into();
         }
     };
-    let end = pipeline.work().await;
+    let mut end = pipeline.work().await;
     // What comes to be stored later than this could meet whoever has the scenario next.
-    pipeline.filing.settle().await;
+    match pipeline.filing.settle().await {
+        Some(Ok(_)) => pipeline.meter.stored(pipeline.filing.frames()),
+        Some(Err(StoreError::Fenced)) => end = Err(Stop::Fenced),
+        Some(Err(_)) | None => {}
+    }
     let outcome = conclude(pipeline, end, &stops).await;
     match outcome {
         Outcome::Fenced => storing.abandon(),

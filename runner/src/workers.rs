@@ -48,7 +48,7 @@ struct Model {
 
 struct Worker {
     last: Instant,
-    /// Frames that it analyses at the same time.
+    /// Cameras' frames that it analyses at the same time.
     at_once: usize,
 }
 
@@ -101,7 +101,7 @@ impl Workers {
         lock(&self.heard).note(model.clone(), None, Instant::now());
     }
 
-    /// How many frames all workers of this model analyse at the same time.
+    /// How many of cameras' frames all workers of this model analyse at the same time.
     pub(crate) fn at_once(&self, model: &ModelName) -> usize {
         lock(&self.heard).at_once(model, Instant::now())
     }

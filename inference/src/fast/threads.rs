@@ -192,7 +192,9 @@ impl Shared {
             if !self.join(job) {
                 continue;
             }
-            if let Some(Pointer(work)) = *self.work.lock().unwrap_or_else(PoisonError::into_inner) {
+            // By itself: a lock that is held while tasks are done would let one helper work at a time.
+            let work = *self.work.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(Pointer(work)) = work {
                 // SAFETY: the caller keeps it until this member has left the job.
                 let work = unsafe { &*work };
                 if catch_unwind(AssertUnwindSafe(|| self.take_tasks(member, work))).is_err() {
@@ -292,6 +294,23 @@ mod tests {
     }
 
     #[test]
+    fn all_members_work_at_the_same_time() {
+        let mut team = Team::new(3).unwrap();
+        for _ in 0..20 {
+            let (within, deadline) =
+                (AtomicUsize::new(0), std::time::Instant::now() + std::time::Duration::from_secs(30));
+            // None ends before all are within.
+            team.run(3, &|_, _| {
+                within.fetch_add(1, Ordering::SeqCst);
+                while within.load(Ordering::SeqCst) < 3 {
+                    assert!(std::time::Instant::now() < deadline, "a helper waits for another one");
+                    thread::yield_now();
+                }
+            });
+        }
+    }
+
+    #[test]
     fn who_has_no_core_is_not_waited_for() {
         let (ready, wait) = std::sync::mpsc::channel::<()>();
         // A helper that does not get to run until the team is gone.
@@ -300,6 +319,8 @@ mod tests {
             let _ = wait.recv();
         });
         let mut team = Team { shared: Arc::new(Shared::new(2)), helpers: vec![absent] };
+        // Dropped before the team, which waits for its helpers, also where this test fails.
+        let ready = ready;
         for _ in 0..100 {
             let count = AtomicUsize::new(0);
             team.run(7, &|member, _| {

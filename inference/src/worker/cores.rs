@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The threads that may compute at the same time.
 pub(super) struct Cores {
     free: Arc<Semaphore>,
+    all: usize,
     each: usize,
     live: usize,
 }
@@ -24,12 +25,17 @@ impl Cores {
     pub(super) fn new(lanes: NonZeroUsize, each: NonZeroUsize, live: NonZeroUsize) -> Self {
         let all = lanes.get().saturating_mul(each.get()).min(Semaphore::MAX_PERMITS);
         let each = each.get().min(all);
-        Self { free: Arc::new(Semaphore::new(all)), each, live: live.get().clamp(each, all) }
+        Self { free: Arc::new(Semaphore::new(all)), all, each, live: live.get().clamp(each, all) }
+    }
+
+    /// How many threads a camera's frame may have.
+    pub(super) fn live(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.live).unwrap_or(NonZeroUsize::MIN)
     }
 
     /// How many cameras' frames are computed at the same time, each as soon as may be.
     pub(super) fn cameras_at_once(&self) -> usize {
-        (self.free.available_permits() / self.live).max(1)
+        (self.all / self.live).max(1)
     }
 
     /// Waits until there are threads for a frame. Whoever waits longest is first.

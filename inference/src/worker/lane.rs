@@ -22,7 +22,7 @@ use tracing::{debug, error};
 
 use super::{
     NETWORK_PATIENCE,
-    cores::Cores,
+    cores::{Cores, Share},
     identity::Identity,
     models::{Slot, chain},
     puller::Frame,
@@ -68,6 +68,10 @@ impl Lane {
     }
 
     async fn serve(&self, frames: Vec<Frame>) {
+        // Before it is asked how old they are: that they wait for threads makes them older. Of several, one of a camera's makes haste.
+        let live = frames.iter().any(|frame| frame.class == FrameClass::Live);
+        let class = if live { FrameClass::Live } else { FrameClass::Batch };
+        let mut share = Some(self.cores.take(class).await);
         let mut ready: Vec<Ready> = Vec::with_capacity(frames.len());
         for frame in frames {
             match Turn::of(frame) {
@@ -79,26 +83,28 @@ impl Lane {
             let slot = first.frame.slot.clone();
             let (of_it, others) = ready.into_iter().partition(|r| Arc::ptr_eq(&r.frame.slot, &slot));
             ready = others;
-            self.analyse(&slot, of_it).await;
+            let share = match share.take() {
+                Some(share) => share,
+                None => self.cores.take(class).await,
+            };
+            self.analyse(&slot, of_it, share).await;
         }
     }
 
     /// Frames of one model.
-    async fn analyse(&self, slot: &Slot, ready: Vec<Ready>) {
+    async fn analyse(&self, slot: &Slot, ready: Vec<Ready>, share: Share) {
         let frames: Vec<_> =
             ready.iter().map(|r| (r.frame.body.clone(), r.header.letterbox(), r.header.colour)).collect();
         let criteria: Vec<_> = ready.iter().map(|r| r.criteria.clone()).collect();
         let analysed = match slot.detector().await {
             Err(reason) => Err(reason),
             Ok(detector) => {
-                // Of several, one of a camera's makes haste.
-                let live = ready.iter().any(|r| r.frame.class == FrameClass::Live);
-                let share = self.cores.take(if live { FrameClass::Live } else { FrameClass::Batch }).await;
+                let threads = share.threads;
                 spawn_blocking(move || {
                     let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
                         (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
                     });
-                    let found = detector.detect_all(&pictures.collect::<Vec<_>>(), share.threads);
+                    let found = detector.detect_all(&pictures.collect::<Vec<_>>(), threads);
                     (found, detector.stamp().clone())
                 })
                 .await
@@ -109,6 +115,7 @@ impl Lane {
                 })
             }
         };
+        drop(share);
         let outcomes: Vec<_> = match analysed {
             Err(error) => ready.iter().map(|_| RawOutcome::Refused { error: error.clone() }).collect(),
             Ok((found, model)) => ready

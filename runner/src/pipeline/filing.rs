@@ -77,10 +77,11 @@ impl Filing {
         filed
     }
 
-    /// Waits for what is in hand, as long as a request takes: then it may or may not be stored.
-    pub(super) async fn settle(&mut self) {
-        if !self.is_free() {
-            let _ = timeout(SETTLE, self.filed()).await;
+    /// Waits for what is in hand, if there is something, as long as a request takes: then it may or may not be stored.
+    pub(super) async fn settle(&mut self) -> Option<Result<Filed, StoreError>> {
+        if self.is_free() {
+            return None;
         }
+        timeout(SETTLE, self.filed()).await.ok()
     }
 }

@@ -18,7 +18,7 @@ impl Pipeline {
     pub(super) async fn do_what_is_due(&mut self) -> Result<(), Stop> {
         let now = Instant::now();
         self.give_up(|p| p.expires.is_some_and(|expires| expires <= now));
-        let is_due = |p: &Pending| p.due().is_some_and(|due| due <= now);
+        let is_due = |p: &Pending| !p.sending && p.due().is_some_and(|due| due <= now);
         let mut again: Vec<_> = self.pending.iter().filter(|(_, p)| is_due(p)).map(|(number, _)| *number).collect();
         let sent = self.pending.values().any(|p| is_due(p) && p.sent.is_some());
         if !self.live && sent && !self.some_are_lost().await? {

@@ -50,8 +50,12 @@ impl Pending {
         Self { frame, header, seen, body, expires, _credit, due, sending: false, sent: None, looks: 0, result: None }
     }
 
-    /// When something is to be done about it; none: it has its result, or is on its way into the queue.
+    /// When something is to be done about it; none: it has its result, or is a file's on its way into the queue.
     pub(super) fn due(&self) -> Option<Instant> {
-        (self.result.is_none() && !self.sending).then_some(self.due)
+        match self.result {
+            Some(_) => None,
+            None if self.sending => self.expires,
+            None => Some(self.due),
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::{id::WorkerId, message::detection::ModelStamp};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sign {
     pub worker: WorkerId,
-    /// Frames that it analyses at the same time, of all its models. Older workers do not say it.
+    /// Cameras' frames that it analyses at the same time, each as soon as may be, of all its models. Older workers do not say it.
     #[serde(default = "one")]
     pub at_once: usize,
     #[serde(flatten)]

@@ -27,8 +27,9 @@ pub struct Device {
     /// Of its device service.
     address: Url,
     credentials: Option<Credentials>,
-    /// How many milliseconds its clock is ahead of this machine's. A device refuses who tells another time than its own.
-    ahead_ms: i64,
+    /// How many milliseconds its clock is ahead of this machine's, once it is asked. A device refuses who tells another time than
+    /// its own.
+    ahead_ms: Option<i64>,
 }
 
 /// Its service for streams, old or new.
@@ -40,7 +41,7 @@ struct Media {
 impl Device {
     /// Asks a device at the address of its device service for its time.
     pub async fn open(address: Url, credentials: Option<Credentials>) -> Result<Self, OnvifError> {
-        let mut device = Self { client: soap::client()?, address, credentials: None, ahead_ms: 0 };
+        let mut device = Self { client: soap::client()?, address, credentials: None, ahead_ms: None };
         // It is for everybody: whoever doesn't know a device's time can't show it a password in an envelope.
         let ahead = match device.ahead().await {
             Ok(ahead) => Some(ahead),
@@ -48,12 +49,16 @@ impl Device {
             Err(error) => return Err(error),
         };
         device.credentials = credentials;
-        device.ahead_ms = match ahead {
+        let ahead = match ahead {
             Some(ahead) => ahead,
             // Some keep even that to those whom they know: HTTP's digest needs no clock.
-            None if device.credentials.is_some() => device.ahead().await.unwrap_or(0),
+            None if device.credentials.is_some() => match device.ahead().await {
+                Err(error @ OnvifError::Silent { .. }) => return Err(error),
+                ahead => ahead.unwrap_or(0),
+            },
             None => 0,
         };
+        device.ahead_ms = Some(ahead);
         Ok(device)
     }
 
@@ -136,8 +141,9 @@ impl Device {
     }
 
     async fn ask(&self, service: &Url, namespace: &str, operation: &str, body: &str) -> Result<String, OnvifError> {
-        let created = Timestamp::from_millis(Timestamp::now().as_millis() + self.ahead_ms).to_string();
-        let credentials = self.credentials.as_ref().map(|credentials| (credentials, created.as_str()));
+        let created =
+            self.ahead_ms.map(|ahead| Timestamp::from_millis(Timestamp::now().as_millis() + ahead).to_string());
+        let credentials = self.credentials.as_ref().map(|credentials| (credentials, created.as_deref()));
         soap::ask(&self.client, &Request { service, namespace, operation, body }, credentials).await
     }
 }

@@ -70,15 +70,15 @@ pub(super) struct Request<'a> {
     pub(super) body: &'a str,
 }
 
-/// Asks. `created`: the time by the device's clock, for who has credentials.
+/// Asks. `created`: the time by the device's clock, if it is known, for who has credentials; without it they are shown by HTTP only.
 pub(super) async fn ask(
     client: &Client,
     request: &Request<'_>,
-    credentials: Option<(&Credentials, &str)>,
+    credentials: Option<(&Credentials, Option<&str>)>,
 ) -> Result<String, OnvifError> {
     let security = match credentials {
-        Some((credentials, created)) => security::header(credentials, created)?,
-        None => String::new(),
+        Some((credentials, Some(created))) => security::header(credentials, created)?,
+        Some((_, None)) | None => String::new(),
     };
     let Request { service, namespace, operation, body } = request;
     let envelope = format!(

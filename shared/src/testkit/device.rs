@@ -144,7 +144,9 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, state: Arc<Mutex<Stat
     };
     let (status, body) = answer(&request, address, &state);
     let challenge = if status == 401 {
-        format!("WWW-Authenticate: Digest realm=\"{REALM}\", qop=\"auth\", algorithm=SHA-256, nonce=\"{NONCE}\"\r\n")
+        format!(
+            "WWW-Authenticate: Digest realm=\"{REALM}\", qop=\"auth,auth-int\", algorithm=SHA-256, nonce=\"{NONCE}\"\r\n"
+        )
     } else {
         String::new()
     };
@@ -275,8 +277,13 @@ fn knows_by_http(request: &str, name: &str, password: &str) -> bool {
             Some(value.trim_matches('"'))
         };
         let path = request.split(' ').nth(1)?;
-        let (user, asked) = (hash(format!("{name}:{REALM}:{password}")), hash(format!("POST:{path}")));
-        let right = hash(format!("{user}:{NONCE}:{}:{}:auth:{asked}", part("nc")?, part("cnonce")?));
+        let (quality, body) = (part("qop")?, request.split_once("\r\n\r\n")?.1);
+        let asked = match quality {
+            "auth-int" => format!("POST:{path}:{}", hash(body.to_owned())),
+            _ => format!("POST:{path}"),
+        };
+        let (user, asked) = (hash(format!("{name}:{REALM}:{password}")), hash(asked));
+        let right = hash(format!("{user}:{NONCE}:{}:{}:{quality}:{asked}", part("nc")?, part("cnonce")?));
         Some(part("username")? == name && part("uri")? == path && part("response")? == right)
     };
     shown().unwrap_or(false)
