@@ -106,7 +106,7 @@ pub(super) async fn ask(
     // Some want HTTP's own digest beside or instead of what stands in the envelope.
     if response.status() == StatusCode::UNAUTHORIZED {
         let Some((credentials, _)) = credentials else { return Err(OnvifError::NeedsCredentials) };
-        if let Some(authorization) = digest(&response, service, credentials, &envelope) {
+        if let Some(authorization) = digest(&response, service, credentials) {
             response = post(Some(authorization)).await.map_err(failed)?;
         }
     }
@@ -133,7 +133,7 @@ fn address_of(service: &Url) -> String {
 }
 
 /// The answer to a challenge by HTTP's digest; none: it is no such challenge. A password is never sent in the clear.
-fn digest(response: &reqwest::Response, service: &Url, credentials: &Credentials, envelope: &str) -> Option<String> {
+fn digest(response: &reqwest::Response, service: &Url, credentials: &Credentials) -> Option<String> {
     let challenges =
         response.headers().get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
     let challenge = challenges
@@ -146,7 +146,8 @@ fn digest(response: &reqwest::Response, service: &Url, credentials: &Credentials
         password: &credentials.password,
         uri,
         method: "POST",
-        body: Some(envelope.as_bytes()),
+        // Digests over the body too (auth-int) the library makes of the body itself instead of its hash: plain ones are chosen.
+        body: None,
     };
     client.respond(&parameters).ok()
 }
