@@ -66,7 +66,8 @@ pub struct Config {
 
 impl Config {
     /// All models of `catalog`. On a CPU as many frames at a time as the cores have threads for: one thread a frame has
-    /// more done, more have each frame done sooner, which is what cameras' frames are for. On a GPU one batch is prepared while another one is computed.
+    /// more done, more have each frame done sooner, which matters for cameras' frames. On a GPU one batch is prepared while
+    /// another one is computed.
     pub fn new(catalog: Catalog, store: Store, options: Options) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let (lanes, batch, live) = match options.device {
@@ -100,10 +101,6 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     };
     let (lanes, batch) = (config.lanes.get(), config.batch.get());
     let cores = Arc::new(Cores::new(config.lanes, config.options.threads, config.live_threads));
-    let cameras_at_once = match config.options.device {
-        Device::Cpu => cores.cameras_at_once() * batch,
-        Device::Cuda(_) => lanes * batch,
-    };
     // Frames a pull: one, but where lanes are many and fast a pull's round trip would leave them idle.
     let ahead = (lanes / 4).clamp(1, 4).max(batch);
     let (entry, queues) = queues::queues(ahead);
@@ -125,7 +122,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
             [] => First::Nothing,
             _ => First::WarmUp,
         };
-        let signs = signs::run(nats.clone(), worker.clone(), cameras_at_once, slot.clone());
+        let signs = signs::run(nats.clone(), worker.clone(), cores.cameras_at_once() * batch, slot.clone());
         serving.spawn(serve(slot, first, pullers, signs, stop.clone()));
     }
     // The pullers hold the only ways in: when the last one ends, the queues run dry and the lanes end.

@@ -3,6 +3,7 @@
 //! It computes on a thread that may block, alone or as the first of a team ([`Cores`] says how large).
 
 use std::{
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +23,7 @@ use tracing::{debug, error};
 
 use super::{
     NETWORK_PATIENCE,
-    cores::{Cores, Share},
+    cores::Cores,
     identity::Identity,
     models::{Slot, chain},
     puller::Frame,
@@ -71,7 +72,7 @@ impl Lane {
         // Before it is asked how old they are: that they wait for threads makes them older. Of several, one of a camera's makes haste.
         let live = frames.iter().any(|frame| frame.class == FrameClass::Live);
         let class = if live { FrameClass::Live } else { FrameClass::Batch };
-        let mut share = Some(self.cores.take(class).await);
+        let share = self.cores.take(class).await;
         let mut ready: Vec<Ready> = Vec::with_capacity(frames.len());
         for frame in frames {
             match Turn::of(frame) {
@@ -83,39 +84,31 @@ impl Lane {
             let slot = first.frame.slot.clone();
             let (of_it, others) = ready.into_iter().partition(|r| Arc::ptr_eq(&r.frame.slot, &slot));
             ready = others;
-            let share = match share.take() {
-                Some(share) => share,
-                None => self.cores.take(class).await,
-            };
-            self.analyse(&slot, of_it, share).await;
+            self.analyse(&slot, of_it, share.threads).await;
         }
     }
 
     /// Frames of one model.
-    async fn analyse(&self, slot: &Slot, ready: Vec<Ready>, share: Share) {
+    async fn analyse(&self, slot: &Slot, ready: Vec<Ready>, threads: NonZeroUsize) {
         let frames: Vec<_> =
             ready.iter().map(|r| (r.frame.body.clone(), r.header.letterbox(), r.header.colour)).collect();
         let criteria: Vec<_> = ready.iter().map(|r| r.criteria.clone()).collect();
         let analysed = match slot.detector().await {
             Err(reason) => Err(reason),
-            Ok(detector) => {
-                let threads = share.threads;
-                spawn_blocking(move || {
-                    let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
-                        (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
-                    });
-                    let found = detector.detect_all(&pictures.collect::<Vec<_>>(), threads);
-                    (found, detector.stamp().clone())
-                })
-                .await
-                // A panic must not end the lane: the frames' answers say it instead.
-                .map_err(|error| {
-                    error!(%error, "the analysis of a frame panicked");
-                    "the analysis of the frame panicked".to_owned()
-                })
-            }
+            Ok(detector) => spawn_blocking(move || {
+                let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
+                    (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
+                });
+                let found = detector.detect_all(&pictures.collect::<Vec<_>>(), threads);
+                (found, detector.stamp().clone())
+            })
+            .await
+            // A panic must not end the lane: the frames' answers say it instead.
+            .map_err(|error| {
+                error!(%error, "the analysis of a frame panicked");
+                "the analysis of the frame panicked".to_owned()
+            }),
         };
-        drop(share);
         let outcomes: Vec<_> = match analysed {
             Err(error) => ready.iter().map(|_| RawOutcome::Refused { error: error.clone() }).collect(),
             Ok((found, model)) => ready
