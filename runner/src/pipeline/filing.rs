@@ -85,3 +85,66 @@ impl Filing {
         timeout(SETTLE, self.filed()).await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, time::Instant};
+
+    use kadr_shared::{
+        geometry::Size,
+        id::{RunId, ScenarioId},
+        message::{
+            detection::{ModelStamp, Timing},
+            frame::Colour,
+        },
+        testkit::TestServer,
+        time::Timestamp,
+    };
+
+    use super::*;
+    use crate::{lease::Lease, picture::Picture};
+
+    const RUN: RunId = RunId::from_u128(7);
+
+    fn gate() -> ScenarioId {
+        "gate".parse().unwrap()
+    }
+
+    fn begin(filing: &mut Filing, number: u64, stops: &Stops) {
+        let size = Size { width: 2, height: 2 };
+        let picture = Picture::uniform(size, Colour::default(), [0; 3]).unwrap();
+        let (frame, taken) = (Frame { number, pts_ms: 0.0, captured_at: None, picture }, Timestamp::from_millis(0));
+        let result = FrameDetections {
+            scenario: gate(),
+            run: RUN,
+            frame: number,
+            pts_ms: 0.0,
+            captured_at: taken,
+            width: size.width,
+            height: size.height,
+            model: ModelStamp { name: "tiny".parse().unwrap(), sha256: "0".into(), precision: "f32".into() },
+            detections: Vec::new(),
+            timing_ms: Timing { queue: 0.0, inference: 0.0 },
+        };
+        filing.begin(frame, result, stops.clone(), Arc::new(Meter::new(gate(), RUN, 1)));
+    }
+
+    #[tokio::test]
+    async fn what_is_on_its_way_at_a_stop_is_waited_for_and_what_is_not_is_not_stored() {
+        let server = TestServer::start().await;
+        let nats = server.nats().await;
+        let mut filing = Filing::new(Store::open(nats, gate(), RUN, 1).await.unwrap());
+        let stops = Stops::new(Arc::new(Lease::new(Instant::now())));
+        assert!(filing.settle().await.is_none(), "nothing is in hand");
+        begin(&mut filing, 0, &stops);
+        assert_eq!((filing.is_free(), filing.number()), (false, Some(0)));
+        // It is sent, and nobody waits for the answer any more.
+        assert!(futures::poll!(pin!(filing.filed())).is_pending());
+        stops.close.cancel();
+        assert!(matches!(filing.settle().await, Some(Ok(Filed { frame, .. })) if frame.number == 0));
+        assert_eq!((filing.is_free(), filing.frames()), (true, 1));
+        begin(&mut filing, 1, &stops);
+        assert!(matches!(filing.settle().await, Some(Err(StoreError::Stopped))));
+        assert_eq!(filing.frames(), 1);
+    }
+}
