@@ -6,6 +6,7 @@
 //! stream or a frame ends the service. Which detections are kept or shown is not decided here.
 
 mod cores;
+mod crew;
 mod identity;
 mod keeper;
 mod lane;
@@ -27,7 +28,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::info;
 
-use self::{cores::Cores, keeper::Keeper, lane::Lane, models::Slot, puller::Puller};
+use self::{cores::Cores, crew::Crew, keeper::Keeper, lane::Lane, models::Slot, puller::Puller};
 use crate::{detector::Options, device::Device, weights::Store};
 
 /// A frame that is not acknowledged in this time is given to another worker. One in hand is kept alive, so that only the
@@ -85,6 +86,8 @@ impl Config {
 pub enum WorkerError {
     #[error("can't serve a model that is not in the catalogue")]
     Model(#[from] UnknownName),
+    #[error("the threads that compute can't be started")]
+    Crew(#[from] std::io::Error),
     #[error("a part of the worker ended by itself")]
     Ended,
     #[error("a part of the worker failed")]
@@ -101,6 +104,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     };
     let (lanes, batch) = (config.lanes.get(), config.batch.get());
     let cores = Arc::new(Cores::new(config.lanes, config.options.threads, config.live_threads));
+    let crew = Arc::new(Crew::new(config.options.device)?);
     // Frames a pull: one, but where lanes are many and fast a pull's round trip would leave them idle.
     let ahead = (lanes / 4).clamp(1, 4).max(batch);
     let (entry, queues) = queues::queues(ahead);
@@ -112,7 +116,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     let mut working = JoinSet::new();
     for name in &names {
         let model = config.catalog.model(name)?.clone();
-        let slot = Arc::new(Slot::new(model, config.store.clone(), config.options, cores.live()));
+        let slot = Arc::new(Slot::new(model, config.store.clone(), config.options, cores.live(), crew.clone()));
         let pullers = [FrameClass::Live, FrameClass::Batch].map(|class| {
             let puller = Puller::new(nats.clone(), slot.clone(), class, ahead, keeper.clone());
             puller.run(entry.of(class), stop.clone())
@@ -128,7 +132,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     // The pullers hold the only ways in: when the last one ends, the queues run dry and the lanes end.
     drop(entry);
     for _ in 0..lanes {
-        working.spawn(Lane::new(nats.clone(), batch, cores.clone()).run(queues.clone()));
+        working.spawn(Lane::new(nats.clone(), batch, cores.clone(), crew.clone()).run(queues.clone()));
     }
     let keeping = tokio::spawn(keeper.run());
     let models: Vec<_> = names.iter().map(ModelName::as_str).collect();

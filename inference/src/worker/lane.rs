@@ -1,6 +1,6 @@
 //! A frame at a time, or a GPU's batch: takes it, has it analysed, sends the answers, acknowledges.
 //!
-//! It computes on a thread that may block, alone or as the first of a team ([`Cores`] says how large).
+//! A thread of the [`Crew`] computes, alone or as the first of a team ([`Cores`] says how large).
 
 use std::{
     num::NonZeroUsize,
@@ -18,12 +18,13 @@ use kadr_shared::{
     nats::Nats,
     subjects::{self, FrameClass},
 };
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::time::timeout;
 use tracing::{debug, error};
 
 use super::{
     NETWORK_PATIENCE,
     cores::Cores,
+    crew::Crew,
     identity::Identity,
     models::{Slot, chain},
     puller::Frame,
@@ -36,6 +37,7 @@ pub(super) struct Lane {
     /// Frames that are analysed together, if they are there.
     batch: usize,
     cores: Arc<Cores>,
+    crew: Arc<Crew>,
 }
 
 /// What is to be done with a frame.
@@ -53,8 +55,8 @@ struct Ready {
 }
 
 impl Lane {
-    pub(super) const fn new(nats: Nats, batch: usize, cores: Arc<Cores>) -> Self {
-        Self { nats, batch, cores }
+    pub(super) const fn new(nats: Nats, batch: usize, cores: Arc<Cores>, crew: Arc<Crew>) -> Self {
+        Self { nats, batch, cores, crew }
     }
 
     /// Until the queues are closed and empty.
@@ -95,19 +97,21 @@ impl Lane {
         let criteria: Vec<_> = ready.iter().map(|r| r.criteria.clone()).collect();
         let analysed = match slot.detector().await {
             Err(reason) => Err(reason),
-            Ok(detector) => spawn_blocking(move || {
-                let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
-                    (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
-                });
-                let found = detector.detect_all(&pictures.collect::<Vec<_>>(), threads);
-                (found, detector.stamp().clone())
-            })
-            .await
-            // A panic must not end the lane: the frames' answers say it instead.
-            .map_err(|error| {
-                error!(%error, "the analysis of a frame panicked");
-                "the analysis of the frame panicked".to_owned()
-            }),
+            Ok(detector) => self
+                .crew
+                .run(move || {
+                    let pictures = frames.iter().zip(criteria).map(|((planes, letterbox, colour), criteria)| {
+                        (Picture { planes, letterbox: *letterbox, colour: *colour }, criteria)
+                    });
+                    let found = detector.detect_all(&pictures.collect::<Vec<_>>(), threads);
+                    (found, detector.stamp().clone())
+                })
+                .await
+                // A panic must not end the lane: the frames' answers say it instead.
+                .map_err(|error| {
+                    error!(%error, "the analysis of a frame panicked");
+                    "the analysis of the frame panicked".to_owned()
+                }),
         };
         let outcomes: Vec<_> = match analysed {
             Err(error) => ready.iter().map(|_| RawOutcome::Refused { error: error.clone() }).collect(),

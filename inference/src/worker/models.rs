@@ -20,6 +20,7 @@ use kadr_shared::{
 use tokio::sync::Mutex;
 use tracing::{error, info};
 
+use super::crew::Crew;
 use crate::{
     detector::{Detector, Options},
     weights::Store,
@@ -35,6 +36,7 @@ pub(super) struct Slot {
     options: Options,
     /// Of the frames that are to be done soon.
     live_threads: NonZeroUsize,
+    crew: Arc<Crew>,
     state: Mutex<State>,
     tally: Tally,
 }
@@ -54,8 +56,15 @@ struct Tally {
 }
 
 impl Slot {
-    pub(super) fn new(model: Model, store: Store, options: Options, live_threads: NonZeroUsize) -> Self {
-        Self { model, store, options, live_threads, state: Mutex::new(State::Unopened), tally: Tally::default() }
+    pub(super) fn new(
+        model: Model,
+        store: Store,
+        options: Options,
+        live_threads: NonZeroUsize,
+        crew: Arc<Crew>,
+    ) -> Self {
+        let (state, tally) = (Mutex::new(State::Unopened), Tally::default());
+        Self { model, store, options, live_threads, crew, state, tally }
     }
 
     pub(super) fn model(&self) -> &Model {
@@ -79,7 +88,8 @@ impl Slot {
         let (model, store, options, threads) =
             (self.model.clone(), self.store.clone(), self.options, self.live_threads);
         let begun = Instant::now();
-        let opened = tokio::task::spawn_blocking(move || {
+        // By the threads that will compute: those that are started for it have their priority.
+        let opened = self.crew.run(move || {
             let detector = Detector::load(&model, &store, options).map_err(|error| chain(&error))?;
             detector.warm_up(threads).map_err(|error| chain(&error))?;
             Ok(detector)
