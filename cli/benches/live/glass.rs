@@ -2,7 +2,8 @@
 //! kadr. Both players are ffmpeg, so that what decoding and its queues take is in both.
 //!
 //! What a frame waited for inference is taken off it, frame by frame: the rest is what kadr adds. It waited until its result was
-//! there and those of the frames before it: several are analysed at a time, and they are shown in their order.
+//! there and those of the frames before it: several are analysed at a time, and they are shown in their order. Over RTSP ffmpeg
+//! shows a frame once the next one comes, the camera's own player, too: the wait is the next one's there.
 
 use std::{collections::HashMap, path::Path, process::Stdio, time::Duration};
 
@@ -39,7 +40,7 @@ pub(crate) async fn measure() {
         let settings = json!({"source": {"url": camera.url()}, "model": "yolov8n", "preprocess": {"fps": fps}});
         system.run(&id, settings).await;
         let http = format!("{}/v1/scenarios/{id}/live.mp4", system.api);
-        for (output, address) in [("live.mp4", http), ("rtsp", format!("{}/{id}", system.rtsp))] {
+        for (output, address, held) in [("live.mp4", http, 0), ("rtsp", format!("{}/{id}", system.rtsp), 1)] {
             let before = system.threads();
             let url = camera.url();
             let (direct, by_kadr) = tokio::join!(watch(&url), watch(&address));
@@ -47,7 +48,7 @@ pub(crate) async fn measure() {
             let waits = in_order(system.waits(&id).await);
             let shown = behind(&direct, &by_kadr);
             let mut own: Vec<f64> =
-                shown.iter().filter_map(|shown| Some(shown.ms - wait(shown, &waits, clip)?)).collect();
+                shown.iter().filter_map(|shown| Some(shown.ms - wait(shown, held, &waits, clip)?)).collect();
             let mut inference: Vec<f64> = waits.iter().map(|wait| wait.ms).collect();
             let mut behind: Vec<f64> = shown.iter().map(|shown| shown.ms).collect();
             let [(p50, p95), (of_it_50, of_it_95), (own_50, own_95)] =
@@ -94,14 +95,14 @@ fn in_order(mut waits: Vec<Wait>) -> Vec<Wait> {
     waits
 }
 
-/// How long a frame waited for its result: that of the same number in the clip (of so many frames) that was taken within the
-/// time before. The scenario is the first that asks the camera, so that the video's clock begins with the clip. `None`: there is
+/// How long the frame that had a frame shown (itself, or so many after it) waited for its result: that of its number in the clip
+/// (of so many frames) that was taken within the time before. The scenario is the first that asks the camera, so that the video's clock begins with the clip. `None`: there is
 /// none, or GStreamer's camera has jumped in its clip, as it may when another player comes.
-fn wait(shown: &Shown, waits: &[Wait], clip: u64) -> Option<f64> {
+fn wait(shown: &Shown, held: u64, waits: &[Wait], clip: u64) -> Option<f64> {
     let is_it = |wait: &&Wait| {
         let number = (wait.pts_ms / FRAME_MS).round() as u64 % clip;
         let spent = shown.at.as_millis() - wait.taken.as_millis();
-        number == u64::from(shown.number) && (0..LONGEST.as_millis() as i64).contains(&spent)
+        number == (u64::from(shown.number) + held) % clip && (0..LONGEST.as_millis() as i64).contains(&spent)
     };
     waits.iter().find(is_it).map(|wait| wait.ms)
 }
