@@ -74,22 +74,3 @@ async fn at_its_own_pace_a_file_takes_its_own_time() {
     // 360 ms, less what the first of them came late by. At full pace they come within some milliseconds.
     assert!(taken >= 150, "{taken} ms");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_pace_does_not_hold_up_a_stop() {
-    let mut world = World::start().await;
-    let path = clip(world.folder.path(), 1);
-    let still = world.folder.path().join("still.png");
-    let status =
-        std::process::Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(path).arg(&still).status().unwrap();
-    assert!(status.success());
-    let source = json!({"url": still, "pace": "own", "fps": 0.001, "loop": true});
-    let _inference = world.inference().await;
-    let runner = world.runner(1);
-    let start = world.start_source(RUN, 1, source).await;
-    let name = claimed(&mut world, start).await;
-    let fence = world.assign(&gate(), RUN, name).await;
-    assert_eq!(world.fact().await.1.fact, Fact::Streaming { fence });
-    // The next frame is due in a quarter of an hour.
-    runner.stop().await;
-}

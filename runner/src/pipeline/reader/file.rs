@@ -118,3 +118,61 @@ impl File {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use kadr_shared::{
+        geometry::Size,
+        message::frame::Colour,
+        settings::{Analysis, Preprocess},
+    };
+
+    use super::*;
+    use crate::{
+        picture::Picture,
+        source::{Frame, SourceError},
+    };
+
+    /// A frame every quarter of an hour.
+    struct Slow {
+        info: SourceInfo,
+        next: u64,
+    }
+
+    impl Source for Slow {
+        fn info(&self) -> &SourceInfo {
+            &self.info
+        }
+
+        fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+            let number = self.next;
+            self.next += 1;
+            let picture = Picture::uniform(self.info.size, self.info.colour, [100, 128, 128]).unwrap();
+            Ok(Some(Frame { number, pts_ms: number as f64 * 900_000.0, captured_at: None, picture }))
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_frames_time_ends_with_those_who_want_it() {
+        let (size, colour) = (Size { width: 64, height: 64 }, Colour::default());
+        let info =
+            SourceInfo { size, frame_rate: FrameRate::DEFAULT, timescale: NonZeroU32::MIN, frames: None, colour };
+        let file = File { path: PathBuf::new(), stored: 0, play: Play::default(), pace: Pace::Own };
+        let preprocess = Preprocess::default();
+        let (preprocessor, selection) =
+            (Preprocessor::new(&Analysis::default(), &preprocess), Selection::new(&preprocess));
+        let (sender, mut frames) = mpsc::channel(AHEAD);
+        let (ended, end) = oneshot::channel::<()>();
+        let runtime = Handle::current();
+        std::thread::spawn(move || {
+            file.read(Box::new(Slow { info, next: 0 }), preprocessor, selection, &sender, &runtime);
+            drop(ended);
+        });
+        assert!(matches!(frames.recv().await, Some(Message::Frame(_))), "the first one is due at once");
+        drop(frames);
+        // It says nothing: its end is what is waited for.
+        assert!(timeout(Duration::from_secs(30), end).await.is_ok(), "it waits for the next frame's time");
+    }
+}
