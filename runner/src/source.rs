@@ -40,16 +40,20 @@ pub use self::{
 use self::{images::Images, looped::Looped, sniff::Kind};
 use crate::picture::Picture;
 
-/// Frames, one after another.
+/// Frames, one after another: what all sources have in common.
 pub trait Source: Send {
-    fn info(&self) -> &SourceInfo;
-
-    /// The next frame in presentation order; none after the last.
+    /// The next frame in presentation order; none after the last. Waits for it. Frames are numbered from 0 without holes; their
+    /// times begin with 0 and do not go back.
     ///
     /// A damaged or cut file still gives every frame that can be decoded, and then one error that counts what is
     /// missing ([`SourceError::Truncated`], [`SourceError::Incomplete`]). After any error there are no more frames.
-    /// A camera has no last frame: it ends with an error.
+    /// A live source ([`Live`]) has no last frame: it ends with an error.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
+}
+
+/// A file, or images in a row: it is there, and can be looked at before its first frame is wanted.
+pub trait FileSource: Source {
+    fn info(&self) -> &SourceInfo;
 }
 
 /// A picture as a camera coded it.
@@ -157,19 +161,19 @@ pub struct Play {
 }
 
 /// Opens a file.
-pub fn open(path: &Path) -> Result<Box<dyn Source>, SourceError> {
+pub fn open(path: &Path) -> Result<Box<dyn FileSource>, SourceError> {
     play(path, Play::default())
 }
 
 /// Opens a file, a folder of images, or the images that a pattern names.
-pub fn play(path: &Path, play: Play) -> Result<Box<dyn Source>, SourceError> {
+pub fn play(path: &Path, play: Play) -> Result<Box<dyn FileSource>, SourceError> {
     let rate = play.rate;
     let Some(from) = play.looped_from else { return once(path, rate) };
     let path = path.to_owned();
     Ok(Box::new(Looped::open(Box::new(move || once(&path, rate)), from)?))
 }
 
-fn once(path: &Path, rate: Option<FrameRate>) -> Result<Box<dyn Source>, SourceError> {
+fn once(path: &Path, rate: Option<FrameRate>) -> Result<Box<dyn FileSource>, SourceError> {
     // A file's own name may look like a pattern.
     let images = match fs::metadata(path) {
         Ok(found) if found.is_dir() => images::in_folder(path)?,
@@ -181,14 +185,14 @@ fn once(path: &Path, rate: Option<FrameRate>) -> Result<Box<dyn Source>, SourceE
 
 /// Opens a source from its bytes: H.264 in MP4 or Matroska or without a container, a JPEG or a PNG. Only what is needed is
 /// read, as it is needed.
-pub fn read<R: Read + Seek + Send + 'static>(reader: R) -> Result<Box<dyn Source>, SourceError> {
+pub fn read<R: Read + Seek + Send + 'static>(reader: R) -> Result<Box<dyn FileSource>, SourceError> {
     read_at(reader, None)
 }
 
 fn read_at<R: Read + Seek + Send + 'static>(
     mut reader: R,
     rate: Option<FrameRate>,
-) -> Result<Box<dyn Source>, SourceError> {
+) -> Result<Box<dyn FileSource>, SourceError> {
     let kind = sniff::kind(&mut reader)?;
     match (kind, rate) {
         (Kind::Mp4 | Kind::Matroska, Some(rate)) => Err(SourceError::OwnTimes { given: rate.hz() }),

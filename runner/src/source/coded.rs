@@ -5,7 +5,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use super::{
-    Frame, Source, SourceError, SourceInfo,
+    FileSource, Frame, Source, SourceError, SourceInfo,
     h264::{Decoder, sps::Stream},
     turn::Turn,
 };
@@ -98,11 +98,13 @@ impl<D: Demux> Video<D> {
     }
 }
 
-impl<D: Demux> Source for Video<D> {
+impl<D: Demux> FileSource for Video<D> {
     fn info(&self) -> &SourceInfo {
         &self.info
     }
+}
 
+impl<D: Demux> Source for Video<D> {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
             if let Some(picture) = self.decoder.next_picture() {

@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbIma
 use kadr_shared::{geometry::Size, message::frame::Colour};
 use yuv::{BufferStoreMut, YuvConversionMode, YuvPlanarImageMut, YuvRange, YuvStandardMatrix, rgb_to_yuv420};
 
-use super::{Frame, FrameRate, Source, SourceError, SourceInfo};
+use super::{FileSource, Frame, FrameRate, Source, SourceError, SourceInfo};
 use crate::picture::Picture;
 
 const MAX_SIDE: u32 = 16_384;
@@ -64,11 +64,13 @@ pub(super) fn decode<R: Read + Seek>(mut reader: R, format: ImageFormat) -> Resu
     picture(&over_black(image))
 }
 
-impl Source for ImageSource {
+impl FileSource for ImageSource {
     fn info(&self) -> &SourceInfo {
         &self.info
     }
+}
 
+impl Source for ImageSource {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         Ok(self.frame.take())
     }

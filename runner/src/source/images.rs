@@ -13,7 +13,7 @@ use tracing::warn;
 
 pub(super) use self::find::{in_folder, is_pattern, matching};
 use super::{
-    Frame, FrameRate, Source, SourceError, SourceInfo, image, open_file,
+    FileSource, Frame, FrameRate, Source, SourceError, SourceInfo, image, open_file,
     sniff::{self, Kind},
 };
 use crate::picture::Picture;
@@ -59,11 +59,13 @@ impl Images {
     }
 }
 
-impl Source for Images {
+impl FileSource for Images {
     fn info(&self) -> &SourceInfo {
         &self.info
     }
+}
 
+impl Source for Images {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         while let Some(path) = self.paths.get(self.next) {
             let at = self.next;

@@ -5,21 +5,16 @@ use std::time::Duration;
 use tokio::{runtime::Handle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Coded, Frame, SourceError};
+use super::{Coded, Frame, Source, SourceError};
 
 /// A session. It has no last frame: what ends it is an error that says why.
-pub trait Live: Send {
+pub trait Live: Source {
     /// Frames a second, where the source says so.
     fn rate(&self) -> Option<f64>;
 
-    /// The next frame, numbered from 0 without holes. Blocks. None: something came that is no frame, and was counted as lost.
-    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
-
-    /// Waits for the next frame as [`next_frame`](Self::next_frame) does, when nobody is known to want it. What costs more than
-    /// receiving it may be left out; where nothing can be, it is given all the same.
-    fn pass_frame(&mut self) -> Result<Option<Came>, SourceError> {
-        Ok(self.next_frame()?.map(Came::Frame))
-    }
+    /// Waits for the next frame as [`next_frame`](Source::next_frame) does, or for what came in its place. Where nobody is known to
+    /// want it, what costs more than receiving it may be left out; where nothing can be, it is given all the same.
+    fn receive(&mut self, wanted: bool) -> Result<Came, SourceError>;
 
     /// What was left out since the last call.
     fn losses(&mut self) -> Losses {
@@ -36,14 +31,25 @@ pub trait Live: Send {
     fn numbered(&mut self, _number: u64) {}
 }
 
-/// What came when nobody was known to want it.
+/// What came.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Came {
     Frame(Frame),
-    /// It was received, and that is all; when it would be shown, in milliseconds after the first frame.
+    /// A frame that was received, and that is all; when it would be shown, in milliseconds after the first one.
     Passed {
         pts_ms: f64,
     },
+    /// No frame: what can't be read is counted as lost.
+    Nothing,
+}
+
+/// The next frame, whatever comes before it.
+pub(super) fn next_frame(source: &mut impl Live) -> Result<Option<Frame>, SourceError> {
+    loop {
+        if let Came::Frame(frame) = source.receive(true)? {
+            return Ok(Some(frame));
+        }
+    }
 }
 
 /// What a session left out by itself.

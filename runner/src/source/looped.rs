@@ -6,15 +6,15 @@
 use kadr_shared::telemetry::chain;
 use tracing::warn;
 
-use super::{Frame, Source, SourceError, SourceInfo};
+use super::{FileSource, Frame, Source, SourceError, SourceInfo};
 
 /// Opens the file from its beginning.
-type Open = Box<dyn FnMut() -> Result<Box<dyn Source>, SourceError> + Send>;
+type Open = Box<dyn FnMut() -> Result<Box<dyn FileSource>, SourceError> + Send>;
 
 /// A source over and over.
 pub(super) struct Looped {
     open: Open,
-    source: Box<dyn Source>,
+    source: Box<dyn FileSource>,
     info: SourceInfo,
     /// Frames below this number are not wanted.
     from: u64,
@@ -45,11 +45,13 @@ impl Looped {
     }
 }
 
-impl Source for Looped {
+impl FileSource for Looped {
     fn info(&self) -> &SourceInfo {
         &self.info
     }
+}
 
+impl Source for Looped {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
             let end = match self.source.next_frame() {
@@ -92,11 +94,13 @@ mod tests {
         damaged: bool,
     }
 
-    impl Source for Three {
+    impl FileSource for Three {
         fn info(&self) -> &SourceInfo {
             &self.info
         }
+    }
 
+    impl Source for Three {
         fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
             if self.given == 3 {
                 return if self.damaged { Err(SourceError::Incomplete { decoded: 3, expected: 4 }) } else { Ok(None) };
@@ -120,7 +124,7 @@ mod tests {
         };
         let open = move || {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Ok(Box::new(Three { info: info.clone(), given: 0, damaged }) as Box<dyn Source>)
+            Ok(Box::new(Three { info: info.clone(), given: 0, damaged }) as Box<dyn FileSource>)
         };
         (Looped::open(Box::new(open), from).unwrap(), opened)
     }

@@ -35,7 +35,7 @@ use self::{
 use super::{
     Coded, Frame, FrameRate, Source, SourceError, SourceInfo,
     h264::{Decoder, begins_picture, is_idr, is_slice, is_sps, nals, sps::Stream},
-    live::{Came, Live, Losses, until},
+    live::{self, Came, Live, Losses, until},
     onvif,
 };
 use crate::picture::Picture;
@@ -302,15 +302,33 @@ impl Live for RtspSource {
         Some(self.info.frame_rate.hz())
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
-        self.frame()
+    fn receive(&mut self, wanted: bool) -> Result<Came, SourceError> {
+        if wanted { Ok(self.frame()?.map_or(Came::Nothing, Came::Frame)) } else { self.pass() }
     }
 
     fn losses(&mut self) -> Losses {
         Losses { unreadable: std::mem::take(&mut self.unreadable), ..Losses::default() }
     }
 
-    fn pass_frame(&mut self) -> Result<Option<Came>, SourceError> {
+    fn take_coded(&mut self) -> Vec<Coded> {
+        self.coded.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+impl Source for RtspSource {
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        live::next_frame(self)
+    }
+}
+
+impl RtspSource {
+    /// What its first frame told.
+    pub fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    /// Receives the next frame, and leaves out what can be.
+    fn pass(&mut self) -> Result<Came, SourceError> {
         let (frame, shown) = self.receive()?;
         // They would be old by the time that somebody wants a frame again.
         self.drained.clear();
@@ -320,36 +338,16 @@ impl Live for RtspSource {
             self.catch_up()?;
         }
         if !picture {
-            return Ok(None);
+            return Ok(Came::Nothing);
         }
         self.given += 1;
         self.pictured = Instant::now();
         if !self.comes_late(shown) {
             self.passed = shown.micros;
         }
-        Ok(Some(Came::Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 }))
+        Ok(Came::Passed { pts_ms: self.clock.show(Some(shown.micros)) as f64 / 1000.0 })
     }
 
-    fn take_coded(&mut self) -> Vec<Coded> {
-        self.coded.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-}
-
-impl Source for RtspSource {
-    fn info(&self) -> &SourceInfo {
-        &self.info
-    }
-
-    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
-        loop {
-            if let Some(frame) = self.frame()? {
-                return Ok(Some(frame));
-            }
-        }
-    }
-}
-
-impl RtspSource {
     /// The next frame; none: a picture came that can't be decoded.
     fn frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {

@@ -24,8 +24,8 @@ use tracing::debug;
 use self::mailbox::{Arrived, Mailbox};
 pub use self::published::Published;
 use super::{
-    Access, Frame, SourceError, image,
-    live::{Live, Losses, until},
+    Access, Frame, Source, SourceError, image,
+    live::{self, Came, Live, Losses, until},
     sniff::{self, Kind},
 };
 use crate::picture::Picture;
@@ -149,23 +149,29 @@ impl ImageStream {
     }
 }
 
+impl Source for ImageStream {
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        live::next_frame(self)
+    }
+}
+
 impl Live for ImageStream {
     fn rate(&self) -> Option<f64> {
         None
     }
 
-    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+    fn receive(&mut self, _wanted: bool) -> Result<Came, SourceError> {
         let next = match self.first.take() {
             Some(first) => Some(first),
             None => self.next_picture(self.idle)?,
         };
-        let Some((mut arrived, picture)) = next else { return Ok(None) };
+        let Some((mut arrived, picture)) = next else { return Ok(Came::Nothing) };
         self.unanswered = arrived.reply.take();
         let began = *self.began.get_or_insert(arrived.at);
         let number = self.given;
         self.given += 1;
         let pts_ms = arrived.at.saturating_duration_since(began).as_secs_f64() * 1000.0;
-        Ok(Some(Frame { number, pts_ms, captured_at: arrived.taken, picture }))
+        Ok(Came::Frame(Frame { number, pts_ms, captured_at: arrived.taken, picture }))
     }
 
     fn losses(&mut self) -> Losses {

@@ -71,7 +71,7 @@ fn frames_behind_those_that_nobody_wanted_are_whole() {
         let begin = place(&first.picture).expect("a frame of the clip");
         for passed in [2, 45, 70] {
             for _ in 0..passed {
-                Live::pass_frame(&mut source).unwrap();
+                source.receive(false).unwrap();
             }
             for frame in frames(&mut source, 4) {
                 let since = ((frame.pts_ms - first.pts_ms) / 40.0).round() as usize;
@@ -112,7 +112,7 @@ fn a_camera_that_goes_away_is_an_error_and_a_stop_ends_the_wait() {
     let url = camera.url();
     drop(camera);
     let error = loop {
-        match Source::next_frame(&mut source) {
+        match source.next_frame() {
             Ok(_) => {}
             Err(error) => break error.to_string(),
         }

@@ -201,7 +201,7 @@ fn pictures_that_cannot_be_decoded_are_counted_and_recorded_all_the_same() {
     let mut source = ground.open(&Access { keep_coded: true, ..access(&peer.url) }).unwrap();
     let (mut seen, mut lost) = (0, 0);
     while seen < 5 {
-        seen += u64::from(Live::next_frame(&mut source).unwrap().is_some());
+        seen += u64::from(matches!(source.receive(true).unwrap(), Came::Frame(_)));
         lost += Live::losses(&mut source).unreadable;
     }
     assert_eq!(lost, 8);
@@ -216,7 +216,7 @@ fn a_camera_of_which_nothing_can_be_decoded_is_given_up_after_a_while() {
     let deadlines = Deadlines { undecodable, ..access(&peer.url).deadlines };
     let mut source = ground.open(&Access { deadlines, ..access(&peer.url) }).unwrap();
     let error = loop {
-        match Live::next_frame(&mut source) {
+        match source.receive(true) {
             Ok(_) => {}
             Err(error) => break error.to_string(),
         }
@@ -240,7 +240,7 @@ fn what_is_passed_is_kept_as_it_came_whatever_size_it_has() {
     // More than are kept to go on from, and over the change.
     frames(&mut source, 5);
     for _ in 0..80 {
-        assert!(matches!(Live::pass_frame(&mut source).unwrap(), Some(Came::Passed { .. })));
+        assert!(matches!(source.receive(false).unwrap(), Came::Passed { .. }));
     }
     let seen = frames(&mut source, 20);
     assert!(seen.iter().all(|frame| frame.picture.size() == Size { width: 160, height: 120 }));
@@ -272,7 +272,7 @@ fn what_holds_no_picture_is_no_key_frame() {
     let ground = Ground::new();
     let mut source = ground.open(&Access { keep_coded: true, ..access(&peer.url) }).unwrap();
     frames(&mut source, 2);
-    let passed = (0..40).filter(|_| Live::pass_frame(&mut source).unwrap().is_some()).count();
+    let passed = (0..40).filter(|_| source.receive(false).unwrap() != Came::Nothing).count();
     assert_eq!(passed, 20, "every other one is none");
     frames(&mut source, 10);
     let keys = Live::take_coded(&mut source).iter().filter(|coded| coded.key).count();

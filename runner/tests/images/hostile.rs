@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kadr_runner::source::Live;
+use kadr_runner::source::{Came, Live, Source};
 
 use super::{
     Ground, access, frames, impatient,
@@ -111,7 +111,7 @@ fn images_that_can_not_be_read_are_told_when_there_are_no_others() {
     });
     let mut source = ground.open(&access(&url)).unwrap();
     assert_eq!(frames(&mut source, 1).len(), 1);
-    assert!(source.next_frame().unwrap().is_none());
+    assert_eq!(source.receive(true).unwrap(), Came::Nothing);
     assert_eq!(source.losses().unreadable, 1);
 }
 

@@ -14,7 +14,7 @@ mod playing;
 
 use std::time::Duration;
 
-use kadr_runner::source::{Access, Deadlines, Frame, ImageStream, Live, SourceError};
+use kadr_runner::source::{Access, Deadlines, Frame, ImageStream, Source, SourceError};
 use kadr_shared::telemetry::chain;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -63,5 +63,5 @@ fn end(source: &mut ImageStream) -> String {
 }
 
 fn frames(source: &mut ImageStream, count: usize) -> Vec<Frame> {
-    std::iter::from_fn(|| Some(source.next_frame().unwrap())).flatten().take(count).collect()
+    (0..count).map(|_| source.next_frame().unwrap().unwrap()).collect()
 }

@@ -6,7 +6,7 @@ use std::{
     sync::mpsc,
 };
 
-use kadr_runner::source::{Frame, Live, Losses};
+use kadr_runner::source::{Frame, Live, Losses, Source};
 use kadr_shared::testkit::free_ports;
 
 use super::{

@@ -8,7 +8,7 @@ use std::{
 
 use kadr_runner::{
     picture::Picture,
-    source::{self, Frame, Source, SourceError},
+    source::{self, FileSource, Frame, Source, SourceError},
 };
 use tempfile::TempDir;
 
@@ -57,7 +57,7 @@ pub(crate) fn reference(file: &Path) -> Vec<u8> {
     ffmpeg(args)
 }
 
-pub(crate) fn open(file: &Path) -> Result<Box<dyn Source>, SourceError> {
+pub(crate) fn open(file: &Path) -> Result<Box<dyn FileSource>, SourceError> {
     source::open(file)
 }
 

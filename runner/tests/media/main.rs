@@ -5,9 +5,9 @@
 
 mod clips;
 mod colours;
-mod contract;
 mod damage;
 mod decoding;
+mod files;
 mod recording;
 mod refusals;
 mod rows;

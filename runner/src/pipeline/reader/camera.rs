@@ -162,15 +162,12 @@ impl Thread {
         let mut from_ms = None;
         self.take.begin();
         loop {
-            let came = if self.wants_frames() {
-                source.next_frame().map(|frame| frame.map(Came::Frame))
-            } else {
-                source.pass_frame()
-            };
+            let came = source.receive(self.wants_frames());
             self.count(source.losses());
-            let came = match came {
-                Ok(Some(came)) => came,
-                Ok(None) => {
+            let (pts_ms, frame) = match came {
+                Ok(Came::Frame(frame)) => (frame.pts_ms, Some(frame)),
+                Ok(Came::Passed { pts_ms }) => (pts_ms, None),
+                Ok(Came::Nothing) => {
                     self.record(source);
                     continue;
                 }
@@ -187,12 +184,11 @@ impl Thread {
             self.next += 1;
             source.numbered(number);
             // Where a session's own count ran ahead of the clock, the next one's frames wait for it.
-            let (Came::Frame(Frame { pts_ms, .. }) | Came::Passed { pts_ms }) = &came;
             let shown_ms = self.shown_ms.max(self.camera.shown_from_ms + from_ms + pts_ms);
             (self.interval_ms, self.shown_ms) = (shown_ms - self.shown_ms, shown_ms);
             self.take.record(source, self.camera.archive.as_mut(), self.camera.shown_from_ms + from_ms);
             self.camera.meter.seen();
-            if let Came::Frame(frame) = came {
+            if let Some(frame) = frame {
                 // One time for all that is told of it.
                 let captured_at = Some(frame.captured_at.unwrap_or_else(Timestamp::now));
                 self.offer(Frame { number, pts_ms: shown_ms, captured_at, ..frame })?;

@@ -15,7 +15,7 @@ use tokio::{
 use super::{Message, Read, Reader, pacer::Pacer, spawn};
 use crate::{
     preprocess::{PreprocessError, Preprocessor, Selection},
-    source::{self, FrameRate, Play, Source, SourceInfo},
+    source::{self, FileSource, FrameRate, Play, SourceInfo},
 };
 
 /// Frames decoded ahead of the one that is being sent.
@@ -61,7 +61,7 @@ impl File {
         }
     }
 
-    fn begin(&self, opened: Opened, preprocessor: &Preprocessor) -> Option<Box<dyn Source>> {
+    fn begin(&self, opened: Opened, preprocessor: &Preprocessor) -> Option<Box<dyn FileSource>> {
         let source = source::play(&self.path, self.play).map_err(|error| chain(&error)).and_then(|source| {
             // What can't be prepared at all is told before anything begins.
             preprocessor.seen(source.info().size).map_err(|error| chain(&error))?;
@@ -79,7 +79,7 @@ impl File {
 
     fn read(
         &self,
-        mut source: Box<dyn Source>,
+        mut source: Box<dyn FileSource>,
         mut preprocessor: Preprocessor,
         mut selection: Selection,
         frames: &mpsc::Sender<Message>,
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::{
         picture::Picture,
-        source::{Frame, SourceError},
+        source::{Frame, Source, SourceError},
     };
 
     /// A frame every quarter of an hour.
@@ -141,11 +141,13 @@ mod tests {
         next: u64,
     }
 
-    impl Source for Slow {
+    impl FileSource for Slow {
         fn info(&self) -> &SourceInfo {
             &self.info
         }
+    }
 
+    impl Source for Slow {
         fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
             let number = self.next;
             self.next += 1;

@@ -1,4 +1,4 @@
-//! What every kind of file has in common: frames are counted from 0 without holes, times don't go back, what is said of the
+//! What every kind of file has in common besides what all sources promise: frames and times are the same, what is said of the
 //! source is true, and what is cut off gives what is there.
 
 use std::{
