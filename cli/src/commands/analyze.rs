@@ -94,11 +94,16 @@ async fn analyze(
 }
 
 fn check_source(path: &Path) -> Result<PathBuf> {
-    if path.to_str().is_some_and(|text| text.contains("://") && !path.exists()) {
-        return Err(anyhow!("{} is no file: analyze takes a video, an image or a folder of images", path.display()));
+    let text = path.to_string_lossy();
+    // Not repeated: there may be a password in an address, and in one with a mistake in it.
+    if !path.exists() && (text.contains("://") || text.contains("//") && text.contains('@')) {
+        return Err(anyhow!(
+            "an address is no file: analyze takes a video, an image or a folder of images; a camera is watched by a scenario \
+             (`kadr up`, `kadr scenario create`)"
+        ));
     }
     // A pattern, whose files the runner finds.
-    if !path.exists() && path.to_string_lossy().contains(['*', '?', '[']) {
+    if !path.exists() && text.contains(['*', '?', '[']) {
         return std::path::absolute(path).with_context(|| format!("can't read {}", path.display()));
     }
     std::fs::canonicalize(path).with_context(|| format!("can't read {}", path.display()))
@@ -137,6 +142,16 @@ fn scenario_id(source: &Path) -> Result<ScenarioId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_addresss_password_is_not_repeated() {
+        for address in ["rtsp://me:hunter2@host/cam", "rtsp//me:hunter2@host/cam"] {
+            let words = format!("{:#}", check_source(Path::new(address)).unwrap_err());
+            assert!(words.contains("is no file") && !words.contains("hunter2"), "{words}");
+        }
+        let words = format!("{:#}", check_source(Path::new("me@home.mp4")).unwrap_err());
+        assert!(words.contains("me@home.mp4"), "{words}");
+    }
 
     #[test]
     fn any_file_name_gives_an_id() {
