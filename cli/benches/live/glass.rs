@@ -96,8 +96,9 @@ fn in_order(mut waits: Vec<Wait>) -> Vec<Wait> {
 }
 
 /// How long the frame that had a frame shown (itself, or so many after it) waited for its result: that of its number in the clip
-/// (of so many frames) that was taken within the time before. The scenario is the first that asks the camera, so that the video's clock begins with the clip. `None`: there is
-/// none, or GStreamer's camera has jumped in its clip, as it may when another player comes.
+/// (of so many frames) that was taken within the time before. The scenario is the first that asks the camera, so that the video's
+/// clock begins with the clip. `None`: there is none, or GStreamer's camera has jumped in its clip, as it may when another player
+/// comes.
 fn wait(shown: &Shown, held: u64, waits: &[Wait], clip: u64) -> Option<f64> {
     let is_it = |wait: &&Wait| {
         let number = (wait.pts_ms / FRAME_MS).round() as u64 % clip;

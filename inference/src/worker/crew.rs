@@ -13,9 +13,8 @@ use tokio::{
 
 use crate::device::Device;
 
-/// By so much (Linux' niceness) the threads are behind others: beside one other thread that has all of a core to
-/// do, a quarter of it is left to them.
-/// Twice as much is hardly better for video, and would leave a tenth beside a program that has nothing to do with it.
+/// By so much (Linux' niceness) the threads are behind others: beside one that could use all of a core, a quarter of it
+/// is left to each. Twice as much is hardly better for video, and would leave a tenth beside a program that has nothing to do with it.
 #[cfg(target_os = "linux")]
 const BEHIND: i32 = 5;
 
