@@ -201,7 +201,7 @@ impl RtspSource {
     }
 
     /// Waits for the next access unit.
-    fn receive(&mut self) -> Result<(VideoFrame, Shown), SourceError> {
+    fn next_unit(&mut self) -> Result<(VideoFrame, Shown), SourceError> {
         let wall = &mut self.wall;
         let Some(frame) = self.session.next_unit(self.idle, &mut |item| hear(wall, item))? else {
             return Err(SourceError::Silent { what: "send a frame", after: self.idle });
@@ -329,7 +329,7 @@ impl RtspSource {
 
     /// Receives the next frame, and leaves out what can be.
     fn pass(&mut self) -> Result<Came, SourceError> {
-        let (frame, shown) = self.receive()?;
+        let (frame, shown) = self.next_unit()?;
         // They would be old by the time that somebody wants a frame again.
         self.drained.clear();
         let picture = has_picture(&frame);
@@ -367,7 +367,7 @@ impl RtspSource {
                 let captured_at = shown.map(|shown| shown.taken);
                 return Ok(Some(Frame { number, pts_ms: micros as f64 / 1000.0, captured_at, picture }));
             }
-            let (frame, shown) = self.receive()?;
+            let (frame, shown) = self.next_unit()?;
             if is_key(&frame) {
                 // Nothing from here on needs what was passed.
                 self.backlog.forget();
