@@ -87,7 +87,7 @@ pub enum WorkerError {
     #[error("can't serve a model that is not in the catalogue")]
     Model(#[from] UnknownName),
     #[error("the threads that compute can't be started")]
-    Crew(#[from] std::io::Error),
+    Crew(#[source] std::io::Error),
     #[error("a part of the worker ended by itself")]
     Ended,
     #[error("a part of the worker failed")]
@@ -104,7 +104,7 @@ pub async fn run(config: Config, nats: Nats, shutdown: CancellationToken) -> Res
     };
     let (lanes, batch) = (config.lanes.get(), config.batch.get());
     let cores = Arc::new(Cores::new(config.lanes, config.options.threads, config.live_threads));
-    let crew = Arc::new(Crew::new(config.options.device)?);
+    let crew = Arc::new(Crew::new(config.options.device).map_err(WorkerError::Crew)?);
     // Frames a pull: one, but where lanes are many and fast a pull's round trip would leave them idle.
     let ahead = (lanes / 4).clamp(1, 4).max(batch);
     let (entry, queues) = queues::queues(ahead);
