@@ -96,7 +96,7 @@ async fn analyze(
 fn check_source(path: &Path) -> Result<PathBuf> {
     let text = path.to_string_lossy();
     // Not repeated: there may be a password in an address, and in one with a mistake in it.
-    if !path.exists() && (text.contains("://") || text.contains("//") && text.contains('@')) {
+    if !path.exists() && (text.contains("://") || text.contains(':') && text.contains('@')) {
         return Err(anyhow!(
             "an address is no file: analyze takes a video, an image or a folder of images; a camera is watched by a scenario \
              (`kadr up`, `kadr scenario create`)"
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_addresss_password_is_not_repeated() {
-        for address in ["rtsp://me:hunter2@host/cam", "rtsp//me:hunter2@host/cam"] {
+        for address in ["rtsp://me:hunter2@host/cam", "rtsp//me:hunter2@host/cam", "rtsp:/me:hunter2@host/cam"] {
             let words = format!("{:#}", check_source(Path::new(address)).unwrap_err());
             assert!(words.contains("is no file") && !words.contains("hunter2"), "{words}");
         }
