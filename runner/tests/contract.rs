@@ -211,6 +211,7 @@ fn keeps_its_promises(mut kind: Kind) {
                 }
             };
             assert_eq!(words, "told to stop", "{name}");
+            assert!(!matches!(source.next_frame(), Ok(Some(_))), "{name}: after an error there are no more frames");
         }
     }
 }

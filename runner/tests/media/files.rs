@@ -48,16 +48,22 @@ fn holds(path: &Path, info: &SourceInfo, frames: &[Frame]) {
     assert!(info.frames.is_none_or(|count| count >= frames.len() as u64), "{name}: the number of frames");
 }
 
+/// All of a file that is sound.
+fn whole(path: &Path) -> (SourceInfo, Vec<Frame>) {
+    let mut source = open(path).unwrap();
+    let info = source.info().clone();
+    let (frames, error) = drain(source.as_mut());
+    assert!(error.is_none(), "{}: {error:?}", path.display());
+    assert!(matches!(source.next_frame(), Ok(None)), "{}: it stays over", path.display());
+    holds(path, &info, &frames);
+    (info, frames)
+}
+
 #[test]
 fn every_kind_of_video_gives_the_same_frames_at_the_same_times() {
     let folder = folder();
     for path in videos(&folder) {
-        let mut source = open(&path).unwrap();
-        let info = source.info().clone();
-        let (frames, error) = drain(source.as_mut());
-        assert!(error.is_none(), "{}: {error:?}", path.display());
-        assert!(matches!(source.next_frame(), Ok(None)), "it stays over");
-        holds(&path, &info, &frames);
+        let (info, frames) = whole(&path);
         assert_same(&frames, &path);
         assert_eq!(frames.len(), FRAMES, "{}", path.display());
         let bare = path.extension().unwrap() == "h264";
@@ -121,12 +127,7 @@ fn images_alone_and_in_a_row_keep_the_same_promises() {
     ffmpeg(["-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.48", "-pix_fmt", "yuvj420p", "-f", "image2", &pattern]);
     for (path, count) in [("img7.jpg", 1), ("", 12), ("img?.jpg", 9)] {
         let path = folder.path().join(path);
-        let mut source = open(&path).unwrap();
-        let info = source.info().clone();
-        let (frames, error) = drain(source.as_mut());
-        assert!(error.is_none(), "{}: {error:?}", path.display());
-        assert!(matches!(source.next_frame(), Ok(None)), "it stays over");
-        holds(&path, &info, &frames);
+        let (info, frames) = whole(&path);
         assert_eq!((frames.len(), info.frames), (count, Some(count as u64)), "{}", path.display());
     }
 }
